@@ -1,0 +1,36 @@
+/*
+ * util.h - what the load generator and the sink share: the clock, message heads, and numbers.
+ *
+ * These programs only ever talk to processes that the benchmark started on loopback. They
+ * understand exactly what those send (HTTP/1.1 with a Content-Length) and fail loudly on all else.
+ */
+#ifndef BENCH_UTIL_H
+#define BENCH_UTIL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The longest message head that either program accepts, in bytes. */
+#define BENCH_HEAD_MAX 16384
+
+/* Monotonic time in seconds. */
+double bench_now(void);
+
+/* Prints "PROGRAM: message" as one line on stderr and exits with 1. */
+_Noreturn void bench_die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Parses a decimal number in [min, max]; exits with a message that names `what` otherwise. */
+uint64_t bench_number(const char *text, uint64_t min, uint64_t max, const char *what);
+
+/*
+ * Length of the head (with its empty line) that starts at `data`, or 0 if it is not complete yet.
+ */
+size_t bench_head_length(const char *data, size_t len);
+
+/*
+ * The value of Content-Length in a complete head of `len` bytes, or -1 if it is absent or not a
+ * number.
+ */
+int64_t bench_content_length(const char *head, size_t len);
+
+#endif
