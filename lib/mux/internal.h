@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TNL_MUX_INTERNAL_H
+#define TNL_MUX_INTERNAL_H
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/ring.h"
+#include "mux/mux.h"
+
+/* How a direction ends. Reset outranks fin. A terminal takes virtual bytes behind the final offset: ACK.received is
+ * final + 1 when a FIN arrived and final + 2 when a RESET did. */
+typedef enum terminal { TERMINAL_NONE = 0, TERMINAL_FIN = 1, TERMINAL_RESET = 2 } terminal;
+
+/* A piece [from, to) of out-of-order bytes in the receive ring. */
+typedef struct range {
+    uint64_t from;
+    uint64_t to;
+} range;
+
+typedef struct send_half {
+    tnl_ring ring;          /* start: acknowledged; end: written */
+    uint64_t sent;          /* next offset to send */
+    uint64_t max_sent;      /* highest offset ever sent */
+    uint64_t limit;         /* the peer's credit */
+    terminal end;           /* what ends our direction, wanted by the user */
+    terminal end_sent;      /* highest terminal sent on the current link */
+    terminal end_max;       /* highest terminal ever sent */
+    terminal end_acked;
+    uint64_t final;         /* valid with end */
+    bool want_room;
+} send_half;
+
+typedef struct recv_half {
+    tnl_ring ring;          /* start: used up by the user; end: contiguous */
+    range *ranges;          /* beyond ring.end, sorted, apart; TNL_MUX_MAX_RANGES of them, allocated on first use */
+    size_t range_count;
+    uint32_t window;        /* reserved in the session's budget */
+    uint64_t limit;         /* granted, as last sent or about to be sent */
+    uint64_t limit_sent;
+    uint64_t acked;         /* contiguous offset last acknowledged, terminal bytes included */
+    terminal end;
+    uint64_t final;         /* valid with end */
+    bool fin_told;
+    bool blocked;           /* data() left something: wait for tnl_stream_resume() */
+    bool discard;           /* the user does not want more: count and drop */
+} recv_half;
+
+struct tnl_stream {
+    tnl_mux *mux;
+    tnl_map_node by_id;
+    tnl_list all;           /* in mux->all */
+    uint64_t id;
+    tnl_list unacked_open;  /* in mux->unacked_opens while the OPEN may be lost */
+    tnl_list on_link;       /* in link->streams or mux->orphans */
+    tnl_list ready;         /* in link->ready */
+    tnl_list ack_ready;     /* in link->acks */
+    tnl_list lazy_ack;      /* in mux->lazy_acks */
+    tnl_list failed;        /* in mux->failed: a reset for want of memory is to be told */
+    tnl_mux_link *link;
+    const tnl_stream_events *events;
+    void *user;
+    uint8_t *open_map;      /* kept until acknowledged */
+    size_t open_map_len;
+    bool local;             /* opened by this end */
+    bool open_sent;         /* on the current link */
+    bool open_ever_sent;
+    bool open_acked;
+    bool retired;
+    bool released;
+    bool delivering;
+    bool ack_due;           /* an ACK is to go out with the next pull */
+    bool counted;           /* counts as one of the peer's open streams */
+    unsigned busy;          /* callbacks of this stream on the stack */
+    uint32_t reset_code;
+    char *reset_text;       /* NULL or NUL-terminated */
+    send_half out;
+    recv_half in;
+};
+
+struct tnl_mux_link {
+    tnl_mux *mux;
+    tnl_list node;
+    tnl_list streams;       /* all pinned to it */
+    tnl_list ready;         /* those with frames to send, in turn */
+    tnl_list acks;
+    size_t inflight;
+    size_t max_inflight;
+    bool draining;
+    bool woken;
+    void *user;
+};
+
+struct tnl_mux {
+    tnl_mux_config config;
+    const tnl_mux_events *events;
+    void *user;
+    tnl_map streams;
+    tnl_stream *control;    /* stream 0, not in the map */
+    tnl_buf control_in;
+    tnl_list all;           /* every stream that has memory, stream 0 included */
+    tnl_list links;
+    tnl_list orphans;       /* streams without a link */
+    tnl_list unacked_opens;
+    tnl_list lazy_acks;
+    tnl_list failed;
+    tnl_buf event_queue;    /* encoded EVENT frames */
+    tnl_buf re_acks;        /* encoded ACK frames for retired streams */
+    uint64_t lazy_since;
+    uint64_t now;
+    uint64_t next_index;    /* of the next id this end opens, from 1 */
+    size_t local_count;     /* opened by this end, not retired */
+    size_t remote_count;    /* opened by the peer, not retired */
+    size_t remote_open;     /* of those: the peer's direction has not ended */
+    uint64_t seen_floor;    /* peer's indices below it have all been opened */
+    uint8_t seen[TNL_MUX_ID_WINDOW / 8]; /* bit index % TNL_MUX_ID_WINDOW: opened, from seen_floor on */
+    size_t surplus_used;
+    bool aborted;
+    int control_error;      /* why the session must end, found while stream 0 was read */
+    tnl_mux_stats stats;
+};
+
+/* mux.c */
+tnl_stream *tnl_mux_stream_new(tnl_mux *m, uint64_t id, bool local);
+/* Retires the stream when both directions are over, frees it when it is released too. */
+void tnl_mux_settle(tnl_stream *s);
+void tnl_mux_pin(tnl_stream *s);
+
+/* send.c */
+void tnl_mux_mark_ready(tnl_stream *s);
+void tnl_mux_mark_ack(tnl_stream *s, bool urgent);
+void tnl_mux_wake(tnl_mux_link *l);
+void tnl_mux_acked(tnl_stream *s, uint64_t received);
+/* The number an ACK states: contiguous bytes and the terminal's virtual ones. */
+uint64_t tnl_mux_received(const tnl_stream *s);
+
+/* stream.c */
+/* Calls data() with what the ring holds, then fin() when it is time. */
+void tnl_mux_deliver(tnl_stream *s);
+/* The user has used up n bytes: new credit. */
+void tnl_mux_used_up(tnl_stream *s, size_t n);
+/* Hands new contiguous bytes to the user, keeping what is left in the ring. 0 or TUNNEL_E_NOMEM. */
+int tnl_mux_take(tnl_stream *s, const uint8_t *p, size_t n);
+/* No more input is wanted: drops what the ring holds and the window's surplus. */
+void tnl_mux_discard(tnl_stream *s);
+void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *text);
+void tnl_mux_tell_reset(tnl_stream *s, uint32_t code, const char *text, size_t n);
+void tnl_mux_tell_room(tnl_stream *s);
+/* Memory ran out for this stream: resets it; the user is told with the next tick. */
+void tnl_mux_fail(tnl_stream *s);
+
+#endif

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mux/mux.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "mux/internal.h"
+#include "tunnel/error.h"
+
+enum { ACK_SIZE = TNL_FRAME_HEADER + 16 };
+
+static size_t control_data(void *user, const uint8_t *p, size_t n);
+
+static const tnl_stream_events control_events = {.data = control_data};
+
+static bool valid(const tnl_limits *l)
+{
+    return l->max_frame >= 1024 && l->max_frame <= TNL_FRAME_MAX_DATA && l->max_streams <= 65536 &&
+           l->window >= 16384 && l->window <= 1048576;
+}
+
+int tnl_mux_new(tnl_mux **out, const tnl_mux_config *config, const tnl_mux_events *events, void *user)
+{
+    if (!valid(&config->local) || !valid(&config->remote) || config->max_window < config->local.window ||
+        config->max_window > 1 << 30)
+        return TUNNEL_E_INVALID;
+    tnl_mux *m = tnl_calloc(1, sizeof(*m));
+    if (!m)
+        return TUNNEL_E_NOMEM;
+    m->config = *config;
+    m->events = events;
+    m->user = user;
+    m->next_index = 1;
+    m->seen_floor = 1;
+    tnl_map_init(&m->streams, 0);
+    tnl_list_init(&m->all);
+    tnl_list_init(&m->links);
+    tnl_list_init(&m->orphans);
+    tnl_list_init(&m->unacked_opens);
+    tnl_list_init(&m->lazy_acks);
+    tnl_list_init(&m->failed);
+    tnl_buf_init(&m->control_in, TNL_CONTROL_HEADER + TNL_MESSAGE_MAX);
+    tnl_buf_init(&m->event_queue, TNL_MUX_MAX_EVENTS);
+    size_t streams = (size_t)config->local.max_streams + config->remote.max_streams;
+    tnl_buf_init(&m->re_acks, ACK_SIZE * (2 * streams + 64));
+    m->control = tnl_mux_stream_new(m, 0, true);
+    if (!m->control) {
+        tnl_free(m);
+        return TUNNEL_E_NOMEM;
+    }
+    *out = m;
+    return 0;
+}
+
+static void stream_free(tnl_stream *s)
+{
+    tnl_list_remove(&s->all);
+    tnl_list_remove(&s->failed);
+    tnl_ring_free(&s->out.ring);
+    tnl_ring_free(&s->in.ring);
+    tnl_free(s->in.ranges);
+    tnl_free(s->open_map);
+    tnl_free(s->reset_text);
+    tnl_free(s);
+}
+
+void tnl_mux_free(tnl_mux *m)
+{
+    if (!m)
+        return;
+    for (tnl_list *n; (n = tnl_list_first(&m->all));)
+        stream_free(TNL_CONTAINER(n, tnl_stream, all));
+    for (tnl_list *n; (n = tnl_list_first(&m->links));) {
+        tnl_list_remove(n);
+        tnl_free(TNL_CONTAINER(n, tnl_mux_link, node));
+    }
+    tnl_map_free(&m->streams);
+    tnl_buf_free(&m->control_in);
+    tnl_buf_free(&m->event_queue);
+    tnl_buf_free(&m->re_acks);
+    tnl_free(m);
+}
+
+void tnl_mux_abort(tnl_mux *m, int error)
+{
+    const char *text = tunnel_strerror(error);
+    m->aborted = true;
+    /* A callback may release any stream, so the list is emptied from its head and put together again. */
+    tnl_list told;
+    tnl_list_init(&told);
+    for (tnl_list *n; (n = tnl_list_first(&m->all));) {
+        tnl_list_remove(n);
+        tnl_list_add_tail(&told, n);
+        if (n != &m->control->all)
+            tnl_mux_tell_reset(TNL_CONTAINER(n, tnl_stream, all), (uint32_t)-error, text, strlen(text));
+    }
+    for (tnl_list *n; (n = tnl_list_first(&told));) {
+        tnl_list_remove(n);
+        tnl_list_add_tail(&m->all, n);
+    }
+}
+
+const tnl_mux_stats *tnl_mux_get_stats(const tnl_mux *m)
+{
+    return &m->stats;
+}
+
+size_t tnl_mux_stream_count(const tnl_mux *m)
+{
+    return m->streams.count;
+}
+
+/* --- streams come and go ----------------------------------------------------------------------------------------- */
+
+tnl_stream *tnl_mux_stream_new(tnl_mux *m, uint64_t id, bool local)
+{
+    tnl_stream *s = tnl_calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->mux = m;
+    s->id = id;
+    s->local = local;
+    s->open_sent = s->open_acked = !local || id == 0;
+    tnl_list_init(&s->all);
+    tnl_list_init(&s->unacked_open);
+    tnl_list_init(&s->on_link);
+    tnl_list_init(&s->ready);
+    tnl_list_init(&s->ack_ready);
+    tnl_list_init(&s->lazy_ack);
+    tnl_list_init(&s->failed);
+    uint32_t window = id ? m->config.local.window : TNL_MUX_CONTROL_WINDOW;
+    tnl_ring_init(&s->out.ring, TNL_MUX_MAX_SEND);
+    tnl_ring_init(&s->in.ring, id ? m->config.max_window : TNL_MUX_CONTROL_WINDOW);
+    s->out.limit = id ? m->config.remote.window : TNL_MUX_CONTROL_WINDOW;
+    s->in.window = window;
+    s->in.limit = s->in.limit_sent = window;
+    if (id == 0) {
+        s->events = &control_events;
+        s->user = m;
+    } else if (tnl_map_put_id(&m->streams, &s->by_id, id)) {
+        tnl_free(s);
+        return NULL;
+    }
+    tnl_list_add_tail(&m->all, &s->all);
+    tnl_mux_pin(s);
+    return s;
+}
+
+static bool both_ended(const tnl_stream *s)
+{
+    if (s->out.end == TERMINAL_NONE || s->out.end_acked < s->out.end || s->ack_due)
+        return false;
+    if (s->in.end == TERMINAL_FIN)
+        return s->in.ring.end == s->in.final && s->in.ring.start == s->in.final;
+    return s->in.end == TERMINAL_RESET;
+}
+
+static void retire(tnl_stream *s)
+{
+    tnl_mux *m = s->mux;
+    tnl_list_remove(&s->unacked_open);
+    tnl_list_remove(&s->on_link);
+    tnl_list_remove(&s->ready);
+    tnl_list_remove(&s->ack_ready);
+    tnl_list_remove(&s->lazy_ack);
+    tnl_mux_discard(s);
+    tnl_map_remove(&m->streams, &s->by_id);
+    s->link = NULL;
+    s->retired = true;
+    if (s->local)
+        m->local_count--;
+    else
+        m->remote_count--;
+    if (m->events->retired && !m->aborted)
+        m->events->retired(m->user);
+}
+
+void tnl_mux_settle(tnl_stream *s)
+{
+    if (s->busy || s->id == 0)
+        return;
+    if (!s->retired && both_ended(s)) {
+        s->busy++;
+        retire(s);
+        s->busy--;
+    }
+    if (s->retired && s->released)
+        stream_free(s);
+}
+
+int tnl_mux_open(tnl_mux *m, tnl_stream **out, const uint8_t *map, size_t n, const tnl_stream_events *ev, void *user)
+{
+    if (n > TNL_MUX_MAX_OPEN_MAP)
+        return TUNNEL_E_INVALID;
+    if (m->aborted)
+        return TUNNEL_E_GONE;
+    tnl_list *oldest = tnl_list_first(&m->unacked_opens);
+    /* The ids an end opens one after the other have the indices 1, 2, 3, ... */
+    uint64_t oldest_index =
+        oldest ? (TNL_CONTAINER(oldest, tnl_stream, unacked_open)->id + 1) / 2 : m->next_index;
+    if (m->local_count >= m->config.remote.max_streams || m->next_index - oldest_index >= TNL_MUX_ID_WINDOW)
+        return TUNNEL_E_LIMIT;
+    uint64_t id = m->config.server ? m->next_index * 2 : m->next_index * 2 - 1;
+    uint8_t *copy = tnl_malloc(n);
+    tnl_stream *s = copy ? tnl_mux_stream_new(m, id, true) : NULL;
+    if (!s) {
+        tnl_free(copy);
+        return TUNNEL_E_NOMEM;
+    }
+    if (n)
+        memcpy(copy, map, n);
+    s->open_map = copy;
+    s->open_map_len = n;
+    s->events = ev;
+    s->user = user;
+    m->next_index++;
+    m->local_count++;
+    m->stats.opened++;
+    tnl_list_add_tail(&m->unacked_opens, &s->unacked_open);
+    tnl_mux_mark_ready(s);
+    *out = s;
+    return 0;
+}
+
+/* --- links ------------------------------------------------------------------------------------------------------- */
+
+static size_t in_flight(const tnl_stream *s)
+{
+    return (size_t)(s->out.sent - s->out.ring.start);
+}
+
+/* The usable link with the least in flight. */
+static tnl_mux_link *best_link(const tnl_mux *m)
+{
+    tnl_mux_link *best = NULL;
+    for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
+        tnl_mux_link *l = TNL_CONTAINER(n, tnl_mux_link, node);
+        if (!l->draining && (!best || l->inflight < best->inflight))
+            best = l;
+    }
+    return best;
+}
+
+void tnl_mux_pin(tnl_stream *s)
+{
+    tnl_list_remove(&s->on_link);
+    s->link = best_link(s->mux);
+    if (!s->link) {
+        tnl_list_add_tail(&s->mux->orphans, &s->on_link);
+        return;
+    }
+    tnl_list_add_tail(&s->link->streams, &s->on_link);
+    s->link->inflight += in_flight(s);
+    tnl_mux_mark_ready(s);
+    if (s->ack_due)
+        tnl_mux_mark_ack(s, true);
+}
+
+/* Takes a stream off its link; lost: what the link had not delivered for sure is to be sent again. */
+static void unpin(tnl_stream *s, bool lost)
+{
+    if (s->link)
+        s->link->inflight -= in_flight(s);
+    s->link = NULL;
+    tnl_list_remove(&s->on_link);
+    tnl_list_remove(&s->ready);
+    tnl_list_remove(&s->ack_ready);
+    tnl_list_remove(&s->lazy_ack);
+    /* An acknowledgement may have been lost with the link, so it is stated again in any case. */
+    s->ack_due = true;
+    if (lost) {
+        s->out.sent = s->out.ring.start;
+        s->out.end_sent = s->out.end_acked;
+        s->open_sent = s->open_acked;
+    }
+}
+
+static void move_streams(tnl_mux_link *l, bool lost)
+{
+    tnl_list moving;
+    tnl_list_init(&moving);
+    for (tnl_list *n; (n = tnl_list_first(&l->streams));) {
+        unpin(TNL_CONTAINER(n, tnl_stream, on_link), lost);
+        tnl_list_add_tail(&moving, n);
+    }
+    for (tnl_list *n; (n = tnl_list_first(&moving));)
+        tnl_mux_pin(TNL_CONTAINER(n, tnl_stream, on_link));
+}
+
+tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, void *link_user)
+{
+    tnl_mux_link *l = tnl_calloc(1, sizeof(*l));
+    if (!l)
+        return NULL;
+    l->mux = m;
+    l->max_inflight = inflight;
+    l->user = link_user;
+    tnl_list_init(&l->streams);
+    tnl_list_init(&l->ready);
+    tnl_list_init(&l->acks);
+    tnl_list_add_tail(&m->links, &l->node);
+    tnl_list waiting;
+    tnl_list_init(&waiting);
+    for (tnl_list *n; (n = tnl_list_first(&m->orphans));) {
+        tnl_list_remove(n);
+        tnl_list_add_tail(&waiting, n);
+    }
+    for (tnl_list *n; (n = tnl_list_first(&waiting));)
+        tnl_mux_pin(TNL_CONTAINER(n, tnl_stream, on_link));
+    if (tnl_buf_len(&m->re_acks))
+        tnl_mux_wake(l);
+    return l;
+}
+
+void tnl_mux_link_lost(tnl_mux *m, tnl_mux_link *l)
+{
+    l->draining = true;
+    move_streams(l, true);
+    tnl_list_remove(&l->node);
+    tnl_free(l);
+    tnl_list *other = tnl_list_first(&m->links);
+    if (other && tnl_buf_len(&m->re_acks))
+        tnl_mux_wake(TNL_CONTAINER(other, tnl_mux_link, node));
+}
+
+void tnl_mux_link_drain(tnl_mux *m, tnl_mux_link *l)
+{
+    l->draining = true;
+    if (best_link(m))
+        move_streams(l, false);
+}
+
+/* --- control and events ------------------------------------------------------------------------------------------ */
+
+int tnl_mux_control(tnl_mux *m, uint8_t type, const uint8_t *p, size_t n)
+{
+    uint8_t head[TNL_CONTROL_HEADER] = {type, (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n};
+    if (n > TNL_MESSAGE_MAX)
+        return TUNNEL_E_INVALID;
+    if (tnl_stream_room(m->control) < sizeof(head) + n)
+        return TUNNEL_E_LIMIT;
+    if (tnl_stream_write(m->control, head, sizeof(head)) != sizeof(head) ||
+        tnl_stream_write(m->control, p, n) != n)
+        return TUNNEL_E_NOMEM;
+    return 0;
+}
+
+/* Cuts stream 0 into records. Everything is used up at once, so its credit never runs dry. */
+static size_t control_data(void *user, const uint8_t *p, size_t n)
+{
+    tnl_mux *m = user;
+    size_t done = 0;
+    while (done < n && !m->control_error) {
+        size_t have = tnl_buf_len(&m->control_in);
+        size_t need = TNL_CONTROL_HEADER;
+        const uint8_t *head = tnl_buf_bytes(&m->control_in);
+        if (have >= TNL_CONTROL_HEADER) {
+            size_t length = (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+            if (length > TNL_MESSAGE_MAX) {
+                m->control_error = TUNNEL_E_PROTOCOL;
+                break;
+            }
+            need += length;
+        }
+        size_t take = need - have < n - done ? need - have : n - done;
+        if (tnl_buf_add(&m->control_in, p + done, take)) {
+            m->control_error = TUNNEL_E_NOMEM;
+            break;
+        }
+        done += take;
+        have += take;
+        head = tnl_buf_bytes(&m->control_in);
+        if (have < TNL_CONTROL_HEADER || have < need || (need == TNL_CONTROL_HEADER && (head[1] | head[2] | head[3])))
+            continue;
+        m->control_error = m->events->control(m->user, head[0], head + TNL_CONTROL_HEADER, have - TNL_CONTROL_HEADER);
+        tnl_buf_free(&m->control_in);
+    }
+    return n;
+}
+
+void tnl_mux_event(tnl_mux *m, const uint8_t *map, size_t n)
+{
+    tnl_frame f = {.type = TNL_FRAME_EVENT, .rest = map, .rest_len = n};
+    size_t size = tnl_frame_size(&f);
+    uint8_t *p = tnl_buf_reserve(&m->event_queue, size);
+    tnl_list *link = tnl_list_first(&m->links);
+    if (!p || !link || !tnl_frame_encode(p, size, &f)) {
+        m->stats.events_dropped++;
+        return;
+    }
+    tnl_buf_commit(&m->event_queue, size);
+    tnl_mux_wake(TNL_CONTAINER(link, tnl_mux_link, node));
+}
+
+/* --- time -------------------------------------------------------------------------------------------------------- */
+
+uint64_t tnl_mux_expiry(const tnl_mux *m)
+{
+    if (!tnl_list_empty(&m->failed))
+        return m->now;
+    if (!tnl_list_empty(&m->lazy_acks))
+        return m->lazy_since + TNL_MUX_ACK_DELAY_MS;
+    return UINT64_MAX;
+}
+
+void tnl_mux_tick(tnl_mux *m, uint64_t now_ms)
+{
+    m->now = now_ms;
+    for (tnl_list *n; (n = tnl_list_first(&m->failed));) {
+        tnl_stream *s = TNL_CONTAINER(n, tnl_stream, failed);
+        tnl_list_remove(n);
+        const char *text = tunnel_strerror(TUNNEL_E_NOMEM);
+        tnl_mux_tell_reset(s, (uint32_t)-TUNNEL_E_NOMEM, text, strlen(text));
+    }
+    if (tnl_list_empty(&m->lazy_acks) || now_ms < m->lazy_since + TNL_MUX_ACK_DELAY_MS)
+        return;
+    for (tnl_list *n; (n = tnl_list_first(&m->lazy_acks));)
+        tnl_mux_mark_ack(TNL_CONTAINER(n, tnl_stream, lazy_ack), true);
+}

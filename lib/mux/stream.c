@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/mem.h"
+#include "mux/internal.h"
+#include "tunnel/error.h"
+
+/* --- input ------------------------------------------------------------------------------------------------------- */
+
+/*
+ * The window grows when the peer filled at least half of it while the user had nothing waiting: then the window, not the
+ * user, holds the stream back.
+ */
+static void grow_window(tnl_stream *s, uint64_t arrived)
+{
+    tnl_mux *m = s->mux;
+    uint32_t more = s->in.window;
+    if (s->id == 0 || s->in.end != TERMINAL_NONE || s->in.limit_sent - arrived > s->in.window / 2)
+        return;
+    if (s->in.window > m->config.max_window / 2 || m->surplus_used + more > m->config.surplus)
+        return;
+    m->surplus_used += more;
+    s->in.window += more;
+}
+
+void tnl_mux_used_up(tnl_stream *s, size_t n)
+{
+    recv_half *in = &s->in;
+    if (n == 0 || in->end != TERMINAL_NONE)
+        return;
+    if (in->ring.start >= in->ring.end)
+        grow_window(s, in->ring.end);
+    uint64_t limit = in->ring.start + in->window;
+    if (limit > in->limit)
+        in->limit = limit;
+    if (in->limit - in->limit_sent >= in->window / 4)
+        tnl_mux_mark_ack(s, true);
+}
+
+int tnl_mux_take(tnl_stream *s, const uint8_t *p, size_t n)
+{
+    recv_half *in = &s->in;
+    size_t used = 0;
+    if (in->ring.start == in->ring.end && !s->delivering && !in->range_count && s->events && s->events->data) {
+        s->busy++;
+        s->delivering = true;
+        used = s->events->data(s->user, p, n);
+        s->delivering = false;
+        s->busy--;
+        if (in->discard || used == n) {
+            in->ring.start = in->ring.end = in->ring.end + n;
+            tnl_mux_used_up(s, n);
+            return 0;
+        }
+        in->ring.start = in->ring.end = in->ring.end + used;
+        in->blocked = true;
+    }
+    if (tnl_ring_put(&in->ring, in->ring.end, p + used, n - used)) {
+        /* Counted as arrived, so that the offsets stay right while the stream is reset. */
+        in->ring.start = in->ring.end = in->ring.end + (n - used);
+        return TUNNEL_E_NOMEM;
+    }
+    tnl_ring_commit(&in->ring, n - used);
+    tnl_mux_used_up(s, used);
+    return 0;
+}
+
+static void deliver_ring(tnl_stream *s)
+{
+    recv_half *in = &s->in;
+    while (!in->discard && !in->blocked && s->events && s->events->data) {
+        const uint8_t *p;
+        size_t n = tnl_ring_peek(&in->ring, in->ring.start, &p);
+        if (n == 0)
+            break;
+        size_t used = s->events->data(s->user, p, n);
+        if (in->discard)
+            break;
+        tnl_ring_drop(&in->ring, in->ring.start + used);
+        tnl_mux_used_up(s, used);
+        in->blocked = used < n;
+        if (in->blocked)
+            return;
+    }
+    if (!in->range_count)
+        tnl_ring_trim(&in->ring);
+}
+
+void tnl_mux_deliver(tnl_stream *s)
+{
+    recv_half *in = &s->in;
+    if (s->delivering)
+        return;
+    s->delivering = true;
+    s->busy++;
+    deliver_ring(s);
+    if (in->end == TERMINAL_FIN && in->ring.start == in->final && !in->fin_told && !in->discard) {
+        in->fin_told = true;
+        if (s->events && s->events->fin)
+            s->events->fin(s->user);
+    }
+    s->busy--;
+    s->delivering = false;
+}
+
+void tnl_mux_discard(tnl_stream *s)
+{
+    recv_half *in = &s->in;
+    uint32_t first = s->id ? s->mux->config.local.window : TNL_MUX_CONTROL_WINDOW;
+    s->mux->surplus_used -= in->window - first;
+    in->window = first;
+    in->discard = true;
+    in->ring.start = in->ring.end;
+    tnl_ring_free(&in->ring);
+}
+
+void tnl_stream_resume(tnl_stream *s)
+{
+    if (s->retired)
+        return;
+    s->in.blocked = false;
+    tnl_mux_deliver(s);
+    tnl_mux_settle(s);
+}
+
+/* --- output ------------------------------------------------------------------------------------------------------ */
+
+size_t tnl_stream_room(const tnl_stream *s)
+{
+    const send_half *o = &s->out;
+    if (o->end != TERMINAL_NONE || s->retired)
+        return 0;
+    size_t unsent = (size_t)(o->ring.end - o->sent);
+    size_t held = tnl_ring_len(&o->ring);
+    size_t room = unsent < TNL_MUX_MAX_UNSENT ? TNL_MUX_MAX_UNSENT - unsent : 0;
+    return room < TNL_MUX_MAX_SEND - held ? room : TNL_MUX_MAX_SEND - held;
+}
+
+size_t tnl_stream_space(tnl_stream *s, size_t want, uint8_t **p)
+{
+    size_t room = tnl_stream_room(s);
+    if (room == 0) {
+        s->out.want_room = true;
+        return 0;
+    }
+    size_t n = tnl_ring_space(&s->out.ring, want < room ? want : room, p);
+    if (n == 0)
+        tnl_mux_fail(s);
+    return n < room ? n : room;
+}
+
+void tnl_stream_commit(tnl_stream *s, size_t n)
+{
+    if (s->out.end != TERMINAL_NONE || s->retired)
+        return;
+    tnl_ring_commit(&s->out.ring, n);
+    tnl_mux_mark_ready(s);
+}
+
+size_t tnl_stream_write(tnl_stream *s, const void *data, size_t n)
+{
+    const uint8_t *from = data;
+    size_t done = 0;
+    while (done < n) {
+        uint8_t *p;
+        size_t space = tnl_stream_space(s, n - done, &p);
+        if (space == 0)
+            break;
+        if (space > n - done)
+            space = n - done;
+        memcpy(p, from + done, space);
+        tnl_stream_commit(s, space);
+        done += space;
+    }
+    return done;
+}
+
+bool tnl_stream_flushed(const tnl_stream *s)
+{
+    return s->out.sent == s->out.ring.end;
+}
+
+void tnl_mux_tell_room(tnl_stream *s)
+{
+    if (!s->out.want_room || s->released || tnl_stream_room(s) < TNL_MUX_MAX_UNSENT / 2)
+        return;
+    s->out.want_room = false;
+    if (!s->events || !s->events->room)
+        return;
+    s->busy++;
+    s->events->room(s->user);
+    s->busy--;
+}
+
+/* --- ends -------------------------------------------------------------------------------------------------------- */
+
+void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *text)
+{
+    send_half *o = &s->out;
+    if (o->end >= end || s->retired)
+        return;
+    if (end == TERMINAL_RESET) {
+        size_t in_flight = (size_t)(o->sent - o->ring.start);
+        if (s->link)
+            s->link->inflight -= in_flight;
+        /* Nothing is sent again: what the peer lacks, the final offset makes up for. */
+        o->sent = o->ring.start = o->ring.end = o->max_sent;
+        tnl_ring_free(&o->ring);
+        s->reset_code = code;
+        s->reset_text = text ? tnl_strndup(text, strnlen(text, TNL_MUX_MAX_RESET_TEXT)) : NULL;
+    }
+    o->end = end;
+    o->final = o->ring.end;
+    tnl_mux_mark_ready(s);
+}
+
+void tnl_stream_fin(tnl_stream *s)
+{
+    tnl_mux_end_out(s, TERMINAL_FIN, 0, NULL);
+}
+
+void tnl_stream_reset(tnl_stream *s, int code, const char *text)
+{
+    s->events = NULL;
+    tnl_list_remove(&s->failed);
+    if (s->retired)
+        return;
+    tnl_mux_discard(s);
+    tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t)-code, text);
+    tnl_mux_settle(s);
+}
+
+void tnl_mux_fail(tnl_stream *s)
+{
+    if (s->id == 0 || s->retired || s->out.end == TERMINAL_RESET)
+        return;
+    tnl_mux_discard(s);
+    tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t)-TUNNEL_E_NOMEM, NULL);
+    if (tnl_list_empty(&s->failed))
+        tnl_list_add_tail(&s->mux->failed, &s->failed);
+}
+
+void tnl_mux_tell_reset(tnl_stream *s, uint32_t code, const char *text, size_t n)
+{
+    const tnl_stream_events *ev = s->events;
+    tnl_list_remove(&s->failed);
+    s->events = NULL;
+    if (!ev || !ev->reset)
+        return;
+    s->busy++;
+    ev->reset(s->user, code, text, n);
+    s->busy--;
+}
+
+void tnl_stream_release(tnl_stream *s)
+{
+    s->released = true;
+    s->events = NULL;
+    tnl_list_remove(&s->failed);
+    if (!s->retired) {
+        bool in_over = s->in.end == TERMINAL_RESET || (s->in.end == TERMINAL_FIN && s->in.ring.start == s->in.final);
+        if (s->out.end == TERMINAL_NONE || !in_over) {
+            tnl_mux_discard(s);
+            tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t)-TUNNEL_E_CANCELED, NULL);
+        }
+    }
+    tnl_mux_settle(s);
+}
+
+void tnl_stream_set_events(tnl_stream *s, const tnl_stream_events *ev, void *user)
+{
+    s->events = ev;
+    s->user = user;
+}
+
+void *tnl_stream_user(const tnl_stream *s)
+{
+    return s->user;
+}
+
+uint64_t tnl_stream_id(const tnl_stream *s)
+{
+    return s->id;
+}
