@@ -47,6 +47,13 @@ typedef struct tnl_iov {
 /* The most bytes that wait in a connection's write queue. */
 enum { TNL_CONN_MAX_PENDING = 256 * 1024 };
 
+/* An address of a socket as text. host is numeric, without brackets; an IPv4 one mapped into IPv6 is shown as IPv4. */
+typedef struct tnl_address {
+    char host[64]; /* "" for AF_UNIX */
+    uint16_t port;
+    bool ipv6;
+} tnl_address;
+
 /* What a kind of connection implements; users call the functions below. */
 typedef struct tnl_conn_ops {
     int (*write)(tnl_conn *c, const tnl_iov *v, size_t n);
@@ -57,14 +64,20 @@ typedef struct tnl_conn_ops {
     void (*close)(tnl_conn *c, bool reset);
     /* A dup of the plaintext socket (CLOEXEC), or TUNNEL_E_UNSUPPORTED where there is none (TLS). */
     int (*dup)(tnl_conn *c);
+    /* The address of the other end; NULL where there is none. */
+    tnl_address (*peer)(const tnl_conn *c);
 } tnl_conn_ops;
 
-/* First member of every kind of connection. `events` may be exchanged between callbacks (a new owner takes over). */
+/*
+ * First member of every kind of connection. `events` may be exchanged between callbacks (a new owner takes over), but
+ * not after tnl_conn_finish(). The kind sets `ended` when it gives eof().
+ */
 struct tnl_conn {
     const tnl_conn_ops *ops;
     const tnl_conn_events *events;
     void *user;
     tnl_loop *loop;
+    bool ended;
 };
 
 static inline void tnl_conn_set_events(tnl_conn *c, const tnl_conn_events *events, void *user)
@@ -76,7 +89,8 @@ static inline void tnl_conn_set_events(tnl_conn *c, const tnl_conn_events *event
 /*
  * Writes all of v[0..n): straight to the socket what it takes, the rest is copied to the queue. 0; TUNNEL_E_LIMIT when
  * the queue would exceed TNL_CONN_MAX_PENDING, or TUNNEL_E_NOMEM (nothing more was queued, the connection is then
- * closing with that error); TUNNEL_E_STATE after shutdown or close.
+ * closing with that error); TUNNEL_E_STATE after shutdown or close. To a peer that has gone it writes into the void and
+ * returns 0: what that peer still sent is read first, then closed() tells.
  */
 int tnl_conn_write(tnl_conn *c, const tnl_iov *v, size_t n);
 
@@ -97,25 +111,19 @@ void tnl_conn_close(tnl_conn *c);
 void tnl_conn_reset(tnl_conn *c);
 
 /*
- * Ends politely without losing what was written: sends the queue, ends our direction, then reads and drops what still
- * comes until the peer's end, 2 seconds or 256 KiB, and closes. The user gets no further event but closed(). (A plain
- * close with unread input makes TCP reset the connection and the peer lose our last answer, RFC 9112 section 9.6.)
+ * Ends politely without losing what was written: sends the queue (giving up after 10 seconds without progress), ends our
+ * direction, then reads and drops what still comes until the peer's end or for 2 seconds, but no more than 256 KiB, and
+ * closes. The user gets no further event but closed(). (A plain close with unread input makes TCP reset the connection
+ * and the peer lose our last answer, RFC 9112 section 9.6.)
  */
 void tnl_conn_finish(tnl_conn *c);
 
 int tnl_conn_dup(tnl_conn *c);
 
-/* An address of a socket as text. host is numeric, without brackets. */
-typedef struct tnl_address {
-    char host[64]; /* "" for AF_UNIX */
-    uint16_t port;
-    bool ipv6;
-} tnl_address;
-
 /* Wraps a connected stream socket (takes the descriptor, also on failure). TCP_NODELAY is set on TCP. */
 int tnl_conn_from_fd(tnl_conn **out, tnl_loop *l, int fd, const tnl_conn_events *ev, void *user);
 
-/* The peer's address of a socket connection; empty for others. */
+/* The peer's address: the socket's, also under TLS; empty for AF_UNIX and once the peer is gone. */
 tnl_address tnl_conn_peer(const tnl_conn *c);
 
 /*
@@ -133,11 +141,12 @@ typedef void (*tnl_connect_cb)(void *user, int error, const char *detail, tnl_co
  */
 int tnl_connect_start(tnl_connect **out, tnl_loop *l, const char *host, uint16_t port, const char *unix_path,
                       uint64_t timeout_ms, tnl_connect_cb cb, void *user);
-/* Forgets it: no callback will come. */
+/* Forgets it: no callback will come. Not to be called once the callback has begun. */
 void tnl_connect_cancel(tnl_connect *c);
 
 /*
- * Listening. address: "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0" (port 0: any free one), "unix:/path".
+ * Listening. address: "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0" (port 0: any free one), "unix:/path" (a
+ * stale socket file is replaced, and removed at the end). At most 64 connections are accepted per turn of the loop.
  */
 typedef struct tnl_listener tnl_listener;
 typedef void (*tnl_accept_cb)(void *user, tnl_conn *c);

@@ -9,7 +9,7 @@
 
 /*
  * One loop, one thread: the only clock, timers, end-of-turn tasks and signals libtunnel uses, on a uv_loop_t that is the
- * host's or its own. Nothing here may be called from another thread except tnl_loop_wake().
+ * host's or its own. Nothing here may be called from another thread.
  */
 typedef struct tnl_loop tnl_loop;
 
@@ -22,9 +22,19 @@ int tnl_loop_new(tnl_loop **out, void *uv_loop);
  */
 void tnl_loop_free(tnl_loop *l);
 
-/* Runs until tnl_loop_stop() or nothing is left to do. */
+/*
+ * Runs until tnl_loop_stop() or nothing is left to do. SIGPIPE is blocked in this thread meanwhile (on a host's loop the
+ * host must ignore it, as with all use of libuv).
+ */
 void tnl_loop_run(tnl_loop *l);
 void tnl_loop_stop(tnl_loop *l);
+
+/*
+ * Keeps the loop running while nothing is open, as when only a timer is awaited. Counted; a hold must be released
+ * before the loop is freed.
+ */
+void tnl_loop_hold(tnl_loop *l);
+void tnl_loop_release(tnl_loop *l);
 
 /* The uv_loop_t *, for a library that takes one (as void * so that uv.h stays inside io/). */
 void *tnl_loop_uv(tnl_loop *l);
