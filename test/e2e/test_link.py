@@ -1,0 +1,442 @@
+"""The link's own door: what is not a client is turned away alone, and nobody else suffers."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import random
+import struct
+
+import pytest
+
+from harness import eventually, wire, ws
+
+pytestmark = pytest.mark.usefixtures("tunnel")
+
+
+@pytest.fixture(name="others_unhurt", autouse=True)
+def _others_unhurt(edge, tunnel):
+    """Around every test here: a visitor in the middle of a download notices nothing."""
+    with edge.dial() as kept:
+        kept.request("GET", "/bytes?n=9000000", edge.name("demo"))
+        head = kept.read_head()
+        kept.read_exactly(1000000)
+        yield
+        kept.read_exactly(8000000)
+        assert head.status == 200
+        assert kept.fetch("GET", "/hello", edge.name("demo")).status == 200
+    assert edge.status("/hello") == 200
+    assert edge.proc.alive() and tunnel.proc.alive()
+    assert not any("public:" in line for line in tunnel.proc.out()[1:])
+
+
+def linked(edge):
+    """A WebSocket on the link's path with a good token, and not a word of the protocol yet."""
+    peer = wire.Peer(edge)
+    got = peer.answer
+    assert got.status == 101, got
+    assert got.get("upgrade", "").lower() == "websocket"
+    assert got.get("sec-websocket-accept")
+    return peer.conn
+
+
+def turned_away(conn):
+    """The server ends the connection; what it says before is little."""
+    try:
+        assert len(conn.read_all()) < 65536
+    finally:
+        conn.close()
+
+
+def send_quietly(conn, data):
+    """Sends what the peer may already refuse to take."""
+    with contextlib.suppress(OSError):
+        conn.send(data)
+
+
+# -- before the upgrade ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("value", [None, "Bearer wrong", "Bearer ", "Bearer", "Basic YTpi", "",
+                                   "Bearer " + "x" * 6000])
+def test_no_link_without_the_token(edge, value):
+    with edge.dial() as conn:
+        conn.send(ws.upgrade_head(f"127.0.0.1:{edge.port}", extra=[] if value is None else
+                                  [("Authorization", value)]))
+        got = conn.read_response()
+        assert got.status in (401, 403), got
+        if "json" in got.get("content-type", ""):
+            assert json.loads(got.body)["error"]
+
+
+def test_a_part_of_the_token_is_not_the_token(edge):
+    for token in (edge.token[:-1], edge.token + "x", edge.token.upper(), edge.token[1:]):
+        with wire.Peer(edge, token=token) as peer:
+            assert peer.answer.status == 401
+
+
+# -- WebSocket frames ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("payload", [b"hello", b"", b"{\"type\": \"hello\"}", b"x" * 100000, b"\xff\xfe"])
+def test_text_frame(edge, payload):
+    conn = linked(edge)
+    send_quietly(conn, ws.frame(ws.TEXT, payload))
+    turned_away(conn)
+
+
+@pytest.mark.parametrize("claim", [1 << 24, 1 << 32, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
+def test_oversized_frame(edge, claim):
+    """Whoever announces it loses the link before the server has taken it all in."""
+    before = edge.proc.rss()
+    conn = linked(edge)
+    send_quietly(conn, ws.frame(ws.BINARY, b"", claim=claim))
+    sent, block = 0, os.urandom(1 << 16)
+    try:
+        while sent < min(claim, 48 << 20):
+            conn.send(block)
+            sent += len(block)
+    except OSError:
+        pass
+    assert sent < 48 << 20 or claim <= 48 << 20, "took 48 MiB of one frame"
+    turned_away(conn)
+    assert edge.proc.rss() - before < 16 << 20
+
+
+def test_oversized_message_in_fragments(edge):
+    conn = linked(edge)
+    sent = 0
+    block = b"\0" * 60000
+    try:
+        conn.send(ws.frame(ws.BINARY, block, fin=False))
+        while sent < 48 << 20:
+            conn.send(ws.frame(ws.CONTINUATION, block, fin=False))
+            sent += len(block)
+    except OSError:
+        pass
+    assert sent < 48 << 20, "took 48 MiB of one message"
+    turned_away(conn)
+
+
+def test_random_bytes_in_binary_frames(edge):
+    """Whatever they happen to mean, in the end every one of these links is gone."""
+    rng = random.Random(20240229)
+    conns = []
+    for size in [1, 3, 11, 12, 16, 500, 60000] * 6:
+        conns.append(linked(edge))
+        send_quietly(conns[-1], ws.frame(ws.BINARY, rng.randbytes(size)))
+    for conn in conns:
+        turned_away(conn)
+
+
+@pytest.mark.parametrize("name, raw", [
+    ("not masked", ws.frame(ws.BINARY, b"x" * 20, masked=False)),
+    ("reserved bits", ws.frame(ws.BINARY, b"x" * 20, rsv=7)),
+    ("unknown opcode", ws.frame(5, b"x")),
+    ("unknown control", ws.frame(0xB, b"x")),
+    ("long ping", ws.frame(ws.PING, b"x" * 200)),
+    ("ping in parts", ws.frame(ws.PING, b"x", fin=False)),
+    ("continuation of nothing", ws.frame(ws.CONTINUATION, b"x")),
+    ("plain http after the upgrade", b"GET / HTTP/1.1\r\nHost: demo.localhost\r\n\r\n"),
+    ("noise", bytes(range(256)) * 20)])
+def test_broken_websocket(edge, name, raw):
+    conn = linked(edge)
+    send_quietly(conn, raw)
+    turned_away(conn)
+    assert name
+
+
+def test_half_a_frame_and_gone(edge):
+    for cut in (1, 2, 5, 13):
+        conn = linked(edge)
+        conn.send(ws.frame(ws.BINARY, b"x" * 100)[:cut])
+        conn.abort()
+
+
+def test_close_frame_is_answered(edge):
+    conn = linked(edge)
+    conn.send(ws.frame(ws.CLOSE, b"\x03\xe8"))
+    turned_away(conn)
+
+
+def test_ping_is_answered_or_ignored(edge):
+    with linked(edge) as conn:
+        conn.send(ws.frame(ws.PING, b"abc"))
+        if not conn.is_quiet(1):
+            assert conn.buffer or conn.more()
+
+
+def test_silent_links_end(edge):
+    """Whoever never says hello does not stay."""
+    conn = linked(edge)
+    turned_away(conn)
+
+
+def test_many_silent_links_do_not_keep_others_out(edge, start, app):
+    held = [linked(edge) for _ in range(60)]
+    try:
+        client = start.client(edge, app, subdomain=None)
+        assert edge.status("/hello", client.label()) == 200
+    finally:
+        for conn in held:
+            conn.abort()
+
+
+def upgrade_head(edge, *extra):
+    return ws.upgrade_head(f"127.0.0.1:{edge.port}", extra=[
+        ("Authorization", f"Bearer {edge.token}"), *extra])
+
+
+@pytest.mark.parametrize("extra, statuses", [
+    ({"drop": "Upgrade"}, range(400, 500)),
+    ({"drop": "Sec-WebSocket-Key"}, range(400, 500)),
+    ({"drop": "Sec-WebSocket-Version"}, range(400, 500)),
+    ({"swap": (b"Version: 13", b"Version: 7")}, range(400, 500)),
+    ({"swap": (b"GET ", b"POST ")}, range(400, 500)),
+    ({"swap": (b"Upgrade: websocket", b"Upgrade: h2c")}, range(400, 500)),
+    ({"swap": (b"Connection: Upgrade", b"Connection: close")}, range(400, 500)),
+    ({"swap": (b"Host: ", b"Host: x\r\nHost: ")}, [400]),
+])
+def test_bad_upgrade(edge, extra, statuses):
+    raw = upgrade_head(edge)
+    if "drop" in extra:
+        lines = raw.split(b"\r\n")
+        raw = b"\r\n".join(x for x in lines if not x.startswith(extra["drop"].encode() + b":"))
+    else:
+        raw = raw.replace(*extra["swap"])
+    with edge.dial() as conn:
+        conn.send(raw)
+        assert conn.read_head().status in statuses
+
+
+def test_upgrade_with_100_kb_headers(edge):
+    raw = upgrade_head(edge, ("X-Big", "x" * 100_000))
+    with edge.dial() as conn:
+        send_quietly(conn, raw)
+        assert conn.read_head().status in (400, 431)
+
+
+def test_upgrade_split_into_bytes(edge):
+    with edge.dial() as conn:
+        for byte in upgrade_head(edge):
+            conn.send(bytes([byte]))
+        assert conn.read_head().status == 101
+
+
+def test_upgrade_with_frames_right_behind(edge):
+    """Bytes that came with the head are not lost on the way to the link's own reader."""
+    conn = edge.dial()
+    conn.send(upgrade_head(edge) + ws.frame(ws.TEXT, b"early"))
+    assert conn.read_head().status == 101
+    turned_away(conn)
+
+
+def test_turned_away_links_leave_no_descriptors(edge):
+    edge.status("/hello")
+    base = edge.proc.descriptors()
+    for n in range(120):
+        conn = linked(edge)
+        if n % 3 == 0:
+            conn.abort()
+        elif n % 3 == 1:
+            conn.close()
+        else:
+            send_quietly(conn, ws.frame(ws.TEXT, b"x"))
+            turned_away(conn)
+    eventually(lambda: edge.proc.descriptors() <= base + 3, "the server's descriptors")
+
+
+def test_client_survives_a_hostile_server(start, app, script):
+    """The other way round: a server that is none, in several ways, costs the client its link."""
+    counter = [0]
+
+    def serve(conn):
+        head = conn.read_head()
+        counter[0] += 1
+        n = counter[0] % 6
+        if n == 0:
+            conn.send(os.urandom(500))
+            return
+        key = head.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        if n == 1:
+            accept = "wrong"
+        answer = ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                  f"Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n")
+        if head.get("Sec-WebSocket-Protocol"):
+            answer += f"Sec-WebSocket-Protocol: {head.get('Sec-WebSocket-Protocol')}\r\n"
+        conn.send(answer + "\r\n")
+        frames = [b"", ws.frame(ws.TEXT, b"x", masked=False),
+                  ws.frame(ws.BINARY, os.urandom(3000), masked=False),
+                  ws.frame(ws.BINARY, b"", masked=False, claim=1 << 50),
+                  bytes(range(256))]
+        conn.send(frames[n - 1] if n > 1 else b"")
+        conn.read_all()
+    liar = script(serve)
+    shape = start.server()
+    client = start.client(shape, app, link=f"ws://127.0.0.1:{liar.port}", wait=False)
+    eventually(lambda: counter[0] >= 3 or not client.proc.alive(), "some tries")
+    assert not any("public:" in line for line in client.proc.out())
+    if not client.proc.alive():
+        assert client.proc.wait() == 1
+    assert client.proc.err()
+
+
+# -- inside a session -----------------------------------------------------------------------------
+
+NO_HELLO = {
+    "data first": wire.data(0, 0, b"x" * 20),
+    "welcome first": wire.frame(wire.WELCOME, 0, wire.pack({"version": 1})),
+    "attach to nothing": wire.frame(wire.ATTACH, 0, wire.pack(
+        {"session": b"s" * 16, "generation": 1, "link": 1, "nonce": b"n" * 16, "mac": b"m" * 32})),
+    "hello on a stream": wire.frame(wire.HELLO, 7, wire.hello()[12:]),
+    "hello longer than allowed": wire.frame(wire.HELLO, 0, claim=1 << 20),
+    "hello without keys": wire.frame(wire.HELLO, 0, wire.pack({})),
+    "hello with a list": wire.frame(wire.HELLO, 0, wire.pack([1, 2])),
+    "hello with a wrong type": wire.hello(version_min="one"),
+    "hello with a short instance": wire.hello(instance=b"short"),
+    "hello with bytes behind": wire.frame(wire.HELLO, 0, wire.hello()[12:] + b"x"),
+    "hello cut short": wire.frame(wire.HELLO, 0, wire.hello()[12:-3]),
+    "hello with a key twice": wire.frame(wire.HELLO, 0, b"\x82" + wire.pack("force") + b"\xc3" +
+                                         wire.pack("force") + b"\xc3"),
+    "hello that claims a million keys": wire.frame(wire.HELLO, 0, b"\xdf\x00\x0f\x42\x40"),
+    "hello nested deeply": wire.frame(wire.HELLO, 0, b"\x81\xa1x" * 2000 + b"\x80"),
+    "hello with a control in a string": wire.hello(agent="a\nb"),
+    "hello of another version": wire.hello(version_min=77, version_max=99),
+    "hello without sense in its limits": wire.hello(
+        limits={"max_frame": 1, "max_streams": 1 << 31, "window": 0}),
+}
+
+
+@pytest.mark.parametrize("name", NO_HELLO)
+def test_bad_start(edge, name):
+    with wire.Peer(edge) as peer:
+        with contextlib.suppress(OSError):
+            peer.send(NO_HELLO[name])
+        turned_away(peer.conn)
+
+
+def u64(*numbers):
+    return b"".join(struct.pack("!Q", n) for n in numbers)
+
+
+HOSTILE = {
+    "a second hello": wire.hello(),
+    "an unknown frame that must be understood": wire.frame(0xFE, 0, b"x"),
+    "data longer than agreed": wire.data(0, 0, b"x" * 100, claim=(1 << 24) - 1),
+    "data without its offset": wire.frame(wire.DATA, 0, b"x"),
+    "a ping of three bytes": wire.frame(wire.PING, 0, b"abc"),
+    "a ping on a stream": wire.frame(wire.PING, 9, u64(1)),
+    "an acknowledgement of nothing sent": wire.frame(wire.ACK, 0, u64(1 << 40, 1 << 41)),
+    "an acknowledgement cut short": wire.frame(wire.ACK, 0, u64(1)),
+    "control data past the credit": wire.data(0, 1 << 40, b"x"),
+    "control data at the end of numbers": wire.data(0, (1 << 64) - 1, b"xx"),
+    "an end of the control stream": wire.frame(wire.FIN, 0, u64(0)),
+    "an unknown message that must be understood": wire.data(0, 0, b"\xfe\x00\x00\x01\x80"),
+    "a message longer than allowed": wire.data(0, 0, b"\x81\xff\xff\xff" + b"x" * 1000),
+    "a message that is no map": wire.data(0, 0, b"\x81\x00\x00\x01\x01"),
+    "a stream opened by the client": wire.frame(wire.OPEN, 1, wire.pack({"tunnel": 1})),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_frame_in_a_session(edge, name):
+    with wire.Peer(edge) as peer:
+        peer.greet()
+        label = f"hostile-{list(HOSTILE).index(name)}"
+        if not name.startswith(("control", "an unknown message", "a message", "data")):
+            peer.publish(label)
+            assert edge.status("/__tunnel__/health/live") == 200
+        with contextlib.suppress(OSError):
+            peer.send(HOSTILE[name])
+        turned_away(peer.conn)
+    # What a violator published is not served, and not kept for it either.
+    eventually(lambda: edge.status("/hello", label) in (404, 503), "its name is gone")
+
+
+@pytest.mark.parametrize("answer", [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    b"no http at all\r\n\r\n", b"\x00" * 500])
+def test_hostile_answer_of_a_client(edge, answer):
+    with wire.Peer(edge) as peer:
+        peer.greet()
+        label = f"liar-{len(answer)}"
+        peer.publish(label)
+        with edge.dial() as visitor:
+            visitor.request("GET", "/", edge.name(label))
+            stream, request = peer.await_open()
+            assert request.startswith(b"GET / HTTP/1.1\r\n")
+            peer.send(wire.data(stream, 0, answer))
+            assert visitor.read_response().status == 502
+
+
+def test_honest_answer_by_hand(edge):
+    """The same by the book: what makes the hostile ones mean something."""
+    with wire.Peer(edge) as peer:
+        welcome = peer.greet()
+        assert welcome["version"] == 1 and len(welcome["secret"]) == 32
+        assert peer.publish("by-hand")["url"] == f"http://by-hand.localhost:{edge.port}"
+        with edge.dial() as visitor:
+            visitor.request("GET", "/", edge.name("by-hand"))
+            stream, _ = peer.await_open()
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+            peer.send(wire.data(stream, 0, answer))
+            assert visitor.read_response().body == b"hello"
+
+
+@pytest.mark.parametrize("frames", [
+    "data past the credit", "a final offset below the data", "data behind the end",
+    "data for a stream that never was", "a reset twice", "credit taken back",
+    "an unknown frame that may be skipped"])
+def test_odd_frames_on_a_stream(edge, frames):
+    """Some of these are violations, some are to be ignored; the visitor gets an end to it."""
+    with wire.Peer(edge) as peer:
+        peer.greet()
+        label = "odd-" + str(abs(len(frames) * 7))
+        peer.publish(label)
+        with edge.dial() as visitor:
+            visitor.request("GET", "/", edge.name(label))
+            stream, _ = peer.await_open()
+            whole = wire.data(stream, 0, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+            sent = {
+                "data past the credit": wire.data(stream, 1 << 50, b"x"),
+                "a final offset below the data": whole + wire.frame(wire.FIN, stream, u64(3)),
+                "data behind the end": wire.frame(wire.FIN, stream, u64(0)) + whole,
+                "data for a stream that never was": wire.data(stream + 1000, 0, b"x") + whole,
+                "a reset twice": wire.frame(wire.RESET, stream, u64(0) + b"\0\0\0\1") * 2,
+                "credit taken back": wire.frame(wire.ACK, stream, u64(0, 0)) + whole,
+                "an unknown frame that may be skipped": wire.frame(0x70, stream, b"?") + whole,
+            }[frames]
+            with contextlib.suppress(OSError):
+                peer.send(sent)
+            got = visitor.read_response()
+            assert got.status in (200, 502, 503)
+            if "skipped" in frames:
+                assert got.status == 200
+
+
+def test_too_many_names_for_one_session(edge):
+    """A bound on what a session may publish: the first refusal leaves the rest working."""
+    with wire.Peer(edge) as peer:
+        peer.greet()
+        answers = []
+        try:
+            for number in range(1, 3000):
+                peer.control(wire.PUBLISH, {"tunnel": number, "kind": "http",
+                                            "name": f"many-{number}"})
+                answers.append(peer.read_control()[0])
+                if answers[-1] != wire.PUBLISHED:
+                    break
+        except wire.GONE:
+            return
+        assert wire.PUBLISH_FAILED in answers, "3000 names for one session"
+
+
+@pytest.mark.parametrize("name", ["UPPER CASE", "-x", "a.b", "x" * 64, "a_b", "\u00e9", "a\0b", "*"])
+def test_bad_names_are_refused_by_the_server_too(edge, name):
+    with wire.Peer(edge) as peer:
+        peer.greet()
+        try:
+            peer.control(wire.PUBLISH, {"tunnel": 1, "kind": "http", "name": name})
+            assert peer.read_control()[0] == wire.PUBLISH_FAILED
+        except wire.GONE:
+            pass  # ending the session over it is as good
