@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "link/link.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "tunnel/error.h"
+
+enum {
+    MAX_OUT = 48 * 1024, /* link-scope frames that wait: two greatest ones and then some */
+    MAX_CLOSE_TEXT = 200,
+};
+
+struct tnl_link {
+    tnl_loop *loop;
+    tnl_link_config config;
+    const tnl_link_events *events;
+    void *user;
+    tnl_transport *transport;
+    tnl_decoder decoder;
+    tnl_buf out;
+    tnl_session *session;
+    tnl_session_link binding;
+    tnl_timer *timer;
+    uint64_t heard;
+    uint64_t ping_sent; /* loop time of the ping that is under way; 0: none */
+    uint64_t pong;      /* opaque of the newest ping to answer */
+    uint32_t rtt;
+    bool pong_due;
+    bool closing;
+    int peer_error; /* what the peer's CLOSE said */
+    char peer_text[MAX_CLOSE_TEXT + 1];
+};
+
+static int on_frame(void *user, const tnl_frame *f);
+
+/* --- keepalive --------------------------------------------------------------------------------------------------- */
+
+static void arm(tnl_link *l)
+{
+    uint64_t now = tnl_loop_now(l->loop);
+    uint64_t due = l->session ? l->heard + (l->ping_sent ? l->config.silence_ms : l->config.silence_ms / 2)
+                              : l->heard + l->config.handshake_ms;
+    tnl_timer_start(l->timer, due > now ? due - now : 1);
+}
+
+static void on_timer(void *user)
+{
+    tnl_link *l = user;
+    uint64_t silent = tnl_loop_now(l->loop) - l->heard;
+    if (l->closing)
+        return;
+    if (!l->session && silent >= l->config.handshake_ms) {
+        l->peer_error = TUNNEL_E_TIMEOUT;
+        snprintf(l->peer_text, sizeof(l->peer_text), "no handshake within %u ms", l->config.handshake_ms);
+        tnl_link_close(l, TUNNEL_E_TIMEOUT, "no handshake in time");
+        return;
+    }
+    if (l->session && silent >= l->config.silence_ms && l->ping_sent) {
+        l->peer_error = TUNNEL_E_TIMEOUT;
+        snprintf(l->peer_text, sizeof(l->peer_text), "nothing heard for %u ms", l->config.silence_ms);
+        tnl_link_close(l, 0, NULL);
+        return;
+    }
+    if (l->session && silent >= l->config.silence_ms / 2)
+        tnl_link_ping(l);
+    arm(l);
+}
+
+void tnl_link_ping(tnl_link *l)
+{
+    if (l->ping_sent || l->closing)
+        return;
+    l->ping_sent = tnl_loop_now(l->loop) + 1;
+    tnl_frame f = {.type = TNL_FRAME_PING, .offset = l->ping_sent};
+    tnl_link_send(l, &f);
+    if (l->session)
+        arm(l);
+}
+
+uint64_t tnl_link_last_heard(const tnl_link *l)
+{
+    return l->heard;
+}
+
+uint32_t tnl_link_rtt(const tnl_link *l)
+{
+    return l->rtt;
+}
+
+/* --- life -------------------------------------------------------------------------------------------------------- */
+
+int tnl_link_new(tnl_link **out, tnl_loop *loop, const tnl_link_config *config, const tnl_link_events *ev, void *user)
+{
+    tnl_link *l = tnl_calloc(1, sizeof(*l));
+    if (!l)
+        return TUNNEL_E_NOMEM;
+    if (tnl_timer_new(&l->timer, loop, on_timer, l)) {
+        tnl_free(l);
+        return TUNNEL_E_NOMEM;
+    }
+    l->loop = loop;
+    l->config = *config;
+    l->events = ev;
+    l->user = user;
+    l->rtt = UINT32_MAX;
+    l->heard = tnl_loop_now(loop);
+    tnl_decoder_init(&l->decoder, config->max_data);
+    tnl_buf_init(&l->out, MAX_OUT);
+    tnl_list_init(&l->binding.node);
+    arm(l);
+    *out = l;
+    return 0;
+}
+
+void tnl_link_set_transport(tnl_link *l, tnl_transport *t)
+{
+    l->transport = t;
+}
+
+void tnl_link_discard(tnl_link *l)
+{
+    tnl_timer_free(l->timer);
+    tnl_decoder_free(&l->decoder);
+    tnl_buf_free(&l->out);
+    tnl_free(l);
+}
+
+int tnl_link_bind(tnl_link *l, tnl_session *s)
+{
+    int rc = tnl_session_attach(s, &l->binding, l, l->config.inflight);
+    if (rc)
+        return rc;
+    l->session = s;
+    arm(l);
+    return 0;
+}
+
+void tnl_link_unbind(tnl_link *l)
+{
+    l->session = NULL;
+    if (!l->closing)
+        tnl_link_close(l, 0, NULL);
+}
+
+void tnl_link_wake(tnl_link *l)
+{
+    if (l->transport)
+        tnl_transport_wake(l->transport);
+}
+
+int tnl_link_send(tnl_link *l, const tnl_frame *f)
+{
+    size_t size = tnl_frame_size(f);
+    uint8_t *p = tnl_buf_reserve(&l->out, size);
+    if (!p || !tnl_frame_encode(p, size, f))
+        return TUNNEL_E_LIMIT;
+    tnl_buf_commit(&l->out, size);
+    tnl_link_wake(l);
+    return 0;
+}
+
+void tnl_link_close(tnl_link *l, int code, const char *text)
+{
+    if (l->closing)
+        return;
+    if (code) {
+        tnl_frame f = {.type = TNL_FRAME_CLOSE, .code = (uint32_t)-code, .rest = (const uint8_t *)text};
+        f.rest_len = text ? strnlen(text, MAX_CLOSE_TEXT) : 0;
+        tnl_link_send(l, &f);
+    }
+    l->closing = true;
+    tnl_timer_stop(l->timer);
+    if (l->transport)
+        tnl_transport_close(l->transport);
+}
+
+/* --- frames ------------------------------------------------------------------------------------------------------ */
+
+static int on_pong(tnl_link *l, const tnl_frame *f)
+{
+    if (l->ping_sent && f->offset == l->ping_sent) {
+        l->rtt = (uint32_t)(tnl_loop_now(l->loop) + 1 - l->ping_sent);
+        l->ping_sent = 0;
+        arm(l);
+    }
+    return 0;
+}
+
+static int on_close(tnl_link *l, const tnl_frame *f)
+{
+    l->peer_error = f->code && f->code < 1000 ? -(int)f->code : TUNNEL_E_EOF;
+    size_t n = f->rest_len < MAX_CLOSE_TEXT ? f->rest_len : MAX_CLOSE_TEXT;
+    memcpy(l->peer_text, f->rest, n);
+    l->peer_text[n] = '\0';
+    if (l->session)
+        tnl_session_peer_closed(l->session, l->peer_error, l->peer_text);
+    else
+        tnl_link_close(l, 0, NULL);
+    return 0;
+}
+
+static int on_frame(void *user, const tnl_frame *f)
+{
+    tnl_link *l = user;
+    if (l->closing)
+        return 0;
+    switch (f->type) {
+    case TNL_FRAME_PING:
+        l->pong = f->offset;
+        l->pong_due = true;
+        tnl_link_wake(l);
+        return 0;
+    case TNL_FRAME_PONG:
+        return on_pong(l, f);
+    case TNL_FRAME_CLOSE:
+        return on_close(l, f);
+    case TNL_FRAME_HELLO:
+    case TNL_FRAME_WELCOME:
+    case TNL_FRAME_ATTACH:
+    case TNL_FRAME_ATTACHED:
+        return l->session ? TUNNEL_E_PROTOCOL : l->events->handshake(l->user, l, f);
+    default:
+        if (!l->session)
+            return TUNNEL_E_PROTOCOL;
+        tnl_session_frame(l->session, &l->binding, f);
+        return 0;
+    }
+}
+
+/* --- transport --------------------------------------------------------------------------------------------------- */
+
+static void transport_opened(void *user)
+{
+    tnl_link *l = user;
+    if (l->events->opened && !l->closing)
+        l->events->opened(l->user, l);
+}
+
+static void transport_data(void *user, const uint8_t *p, size_t n)
+{
+    tnl_link *l = user;
+    if (l->closing)
+        return;
+    l->heard = tnl_loop_now(l->loop);
+    int rc = tnl_decoder_feed(&l->decoder, p, n, on_frame, l);
+    if (rc && !l->closing) {
+        if (l->session)
+            tnl_session_broken(l->session, rc);
+        l->peer_error = rc;
+        snprintf(l->peer_text, sizeof(l->peer_text), "the peer broke the protocol");
+        tnl_link_close(l, rc, tunnel_strerror(rc));
+    }
+}
+
+static size_t transport_pull(void *user, uint8_t *out, size_t cap)
+{
+    tnl_link *l = user;
+    size_t done = 0;
+    if (l->pong_due) {
+        tnl_frame f = {.type = TNL_FRAME_PONG, .offset = l->pong};
+        size_t n = tnl_frame_encode(out, cap, &f);
+        l->pong_due = n == 0;
+        done += n;
+    }
+    size_t queued = tnl_buf_len(&l->out);
+    if (queued) {
+        size_t n = queued < cap - done ? queued : cap - done;
+        memcpy(out + done, tnl_buf_bytes(&l->out), n);
+        tnl_buf_consume(&l->out, n);
+        done += n;
+        if (n == queued)
+            tnl_buf_free(&l->out);
+    }
+    enum { WORTH = 2048 };
+    if (l->session && !l->closing && tnl_buf_len(&l->out) == 0 && cap - done >= WORTH)
+        done += tnl_session_pull(l->session, &l->binding, out + done, cap - done);
+    return done;
+}
+
+static void transport_closed(void *user, int error, int http_status, const char *detail)
+{
+    tnl_link *l = user;
+    if (l->peer_error) {
+        error = l->peer_error;
+        detail = l->peer_text;
+    }
+    l->closing = true;
+    l->transport = NULL;
+    if (l->session)
+        tnl_session_detach(l->session, &l->binding, error, detail);
+    l->session = NULL;
+    if (l->events->closed)
+        l->events->closed(l->user, l, error, http_status, detail);
+    tnl_link_discard(l);
+}
+
+static const tnl_transport_events transport_events = {
+    .opened = transport_opened, .data = transport_data, .pull = transport_pull, .closed = transport_closed};
+
+const tnl_transport_events *tnl_link_transport_events(void)
+{
+    return &transport_events;
+}
