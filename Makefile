@@ -34,6 +34,7 @@ BENCH_ARGS ?=
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
+.SECONDARY:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
 
@@ -94,7 +95,7 @@ endif
 LINK_FLAGS += -Wl,-z,relro,-z,now
 endif
 
-COMPILE = $(CC) $(BASE_CFLAGS) $(WARNINGS) $(INCLUDES) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+COMPILE = $(CC) $(BASE_CFLAGS) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 LINK = $(CC) $(CFLAGS) $(LINK_FLAGS) $(LDFLAGS)
 
 # --- what there is -------------------------------------------------------------------------------
@@ -136,8 +137,8 @@ all: $(PROGRAMS:$(OUT)/%=$(PUBLIC)/%) $(PUBLIC)/lib/libtunnel.a $(PUBLIC)/lib/li
 # Whatever changes a flag makes the objects anew.
 $(OUT)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(COMPILE) $(DEP_CFLAGS) $(LINK)' | cmp -s - $@ || \
-	    echo '$(COMPILE) $(DEP_CFLAGS) $(LINK)' >$@
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
+FLAGS = $(COMPILE) $(DEP_CFLAGS) $(LINK)
 
 $(OBJ)/lib/%.o: INCLUDES := -Iinclude -Ilib $(DEP_CFLAGS)
 $(OBJ)/apps/%.o: INCLUDES := -Iinclude -Iapps
@@ -147,7 +148,7 @@ $(OBJ)/fuzz/%.o: INCLUDES := -Iinclude -Ilib -Ifuzz $(DEP_CFLAGS)
 $(OBJ)/%.o: %.c $(OUT)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(COMPILE) -c -o $@ $<
+	$(Q)$(COMPILE) $(INCLUDES) -c -o $@ $<
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(ALL_SRC))
 
