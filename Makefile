@@ -247,7 +247,7 @@ setup-test:
 test-programs: $(TEST_OUT)/programs
 
 test: all test-programs | setup-test
-	@test/run --out $(OUT) --bin $(PUBLIC)/bin $(TESTS)
+	@$(if $(filter 0,$(SERVER)),SERVER_LEFT_OUT=1) test/run --out $(OUT) --bin $(PUBLIC)/bin $(TESTS)
 
 # make unit T=buf_test [FOLDERS="base"]: one test program and its output as it comes.
 ifneq ($(T),)
@@ -256,7 +256,7 @@ unit: $(filter %/$(T),$(UNIT) $(SIM) $(REPLAY))
 	@$< $(if $(filter $<,$(REPLAY)),fuzz/corpus/$(T))
 else
 unit: test-programs
-	@test/run --out $(OUT) unit sim fuzz
+	@$(if $(filter 0,$(SERVER)),SERVER_LEFT_OUT=1) test/run --out $(OUT) unit sim fuzz
 endif
 
 sanitize:
