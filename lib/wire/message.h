@@ -11,12 +11,15 @@
 /*
  * The msgpack maps of the protocol (docs/protocol.md section "Messages"): keys are strings, every map has a fixed
  * schema, unknown keys are skipped, missing optional keys read as 0 / false / empty. Before anything is unpacked a
- * pre-scan proves depth (4), element counts (64 per container) and lengths against the bytes at hand; a duplicate key,
- * a wrong type, trailing bytes or an unset required key is TUNNEL_E_PROTOCOL. Strings must be UTF-8 without control
- * characters. Strings and byte strings of a decoded message point into the bytes it was decoded from.
+ * scan proves depth (4), element counts (64 per container) and lengths against the bytes at hand; a duplicate key,
+ * a wrong type, a value out of range, trailing bytes or an unset required key is TUNNEL_E_PROTOCOL. Texts must be UTF-8
+ * without control characters (wire/text.h). Texts of a decoded message point into the bytes it was decoded from; empty
+ * ones are {NULL, 0}.
  *
  * Encoders write canonical msgpack (shortest forms, keys in the order given here, optional keys that read as their
- * default left out) and return the length, or 0 when it does not fit. Decoders return 0 or TUNNEL_E_PROTOCOL.
+ * default left out) and return the length; 0 when it does not fit, or when a member is not what a decoder accepts (clean
+ * and cut foreign text with tnl_text_clean() first). Decoders return 0 or TUNNEL_E_PROTOCOL, and then the message is all
+ * zeros. Neither allocates.
  */
 enum {
     TNL_PROTOCOL_VERSION = 1,
@@ -34,8 +37,8 @@ typedef struct tnl_limits {
 
 /* HELLO, client to server, first frame of a first link. */
 typedef struct tnl_hello {
-    uint32_t version_min;              /* "version_min", required */
-    uint32_t version_max;              /* "version_max", required */
+    uint32_t version_min;              /* "version_min", required, from 1 */
+    uint32_t version_max;              /* "version_max", required, from 1 */
     uint8_t instance[TNL_ID_SIZE];     /* "instance" bin 16, required */
     bool force;                        /* "force" */
     tnl_str agent;                     /* "agent", at most 64 bytes, e.g. "libtunnel/0.1.0" */
@@ -49,7 +52,7 @@ typedef struct tnl_welcome {
     uint8_t secret[TNL_SECRET_SIZE];   /* "secret", required */
     uint64_t generation;               /* "generation", required, from 1: grows with every session of an instance */
     uint32_t grace_ms;                 /* "grace_ms": how long the server keeps the session without a link */
-    tnl_str agent;                     /* "agent" */
+    tnl_str agent;                     /* "agent", at most 64 bytes */
     tnl_limits limits;                 /* "limits", required */
 } tnl_welcome;
 
@@ -77,21 +80,21 @@ void tnl_attach_mac_input(uint8_t out[TNL_ATTACH_MAC_INPUT], char role, const tn
 /* The map in an OPEN frame. */
 typedef struct tnl_open {
     uint64_t tunnel;                   /* "tunnel", required: the id the client gave it in PUBLISH */
-    tnl_str visitor;                   /* "visitor": the visitor's address, "192.0.2.1" or "2001:db8::1" */
+    tnl_str visitor;                   /* "visitor": the visitor's address, "192.0.2.1" or "2001:db8::1"; at most 64 bytes */
     uint32_t port;                     /* "port": the visitor's port */
 } tnl_open;
 
 /* The map in an EVENT frame: a request finished (event "request"). Other events may come and are skipped. */
 typedef struct tnl_event {
-    tnl_str event;                     /* "event", required, at most 32 bytes */
+    tnl_str event;                     /* "event", required, 1 to 32 bytes */
     uint64_t tunnel;                   /* "tunnel" */
     tnl_str method;                    /* "method", at most 32 bytes */
     tnl_str path;                      /* "path", at most 1024 bytes, cut by the sender */
-    uint32_t status;                   /* "status", 0: the visitor left before an answer */
+    uint32_t status;                   /* "status", at most 999; 0: the visitor left before an answer */
     uint64_t duration_us;              /* "duration_us" */
     uint64_t received;                 /* "received": body bytes from the visitor */
     uint64_t sent;                     /* "sent": body bytes to the visitor */
-    tnl_str visitor;                   /* "visitor" */
+    tnl_str visitor;                   /* "visitor", at most 64 bytes */
 } tnl_event;
 
 /*
@@ -112,7 +115,7 @@ typedef enum tnl_control_type {
 /* PUBLISH, client to server. */
 typedef struct tnl_publish {
     uint64_t tunnel;                   /* "tunnel", required: chosen by the client, from 1, unique in the session */
-    tnl_str kind;                      /* "kind", required: "http" */
+    tnl_str kind;                      /* "kind", required: "http"; at most 16 bytes */
     tnl_str name;                      /* "name": label wanted, "" any, "@" the root domain; at most 255 bytes */
     tnl_str host_header;               /* "host_header": replaces Host toward the upstream; at most 255 bytes */
     tnl_str credential;                /* "credential": a token that names just this tunnel; at most 4096 bytes */
@@ -120,14 +123,14 @@ typedef struct tnl_publish {
 
 typedef struct tnl_published {
     uint64_t tunnel;                   /* "tunnel", required */
-    tnl_str name;                      /* "name", required: the label it got */
-    tnl_str url;                       /* "url", required: how visitors reach it */
+    tnl_str name;                      /* "name", required: the label it got, "@" for the root domain; 1 to 255 bytes */
+    tnl_str url;                       /* "url", required: how visitors reach it; 1 to 2048 bytes */
 } tnl_published;
 
 typedef struct tnl_publish_failed {
     uint64_t tunnel;                   /* "tunnel", required */
     uint32_t code;                     /* "code", required: a TUNNEL_E_ code without its sign */
-    tnl_str message;                   /* "message": one line for people */
+    tnl_str message;                   /* "message": one line for people, at most 1024 bytes */
 } tnl_publish_failed;
 
 typedef struct tnl_unpublish {
@@ -138,16 +141,16 @@ typedef struct tnl_unpublish {
 typedef struct tnl_goaway {
     bool final;                        /* "final": false: open your next session elsewhere; true: no new streams */
     uint64_t last;                     /* "last": with final, streams above it were not and will not be served */
-    tnl_str message;                   /* "message" */
+    tnl_str message;                   /* "message", at most 1024 bytes */
 } tnl_goaway;
 
 typedef struct tnl_reauth {
-    tnl_str token;                     /* "token", required, at most 4096 bytes */
+    tnl_str token;                     /* "token", required, 1 to 4096 bytes */
 } tnl_reauth;
 
 typedef struct tnl_reauth_result {
     uint32_t code;                     /* "code": 0 accepted, else a TUNNEL_E_ code without its sign */
-    tnl_str message;                   /* "message" */
+    tnl_str message;                   /* "message", at most 1024 bytes */
 } tnl_reauth_result;
 
 /* For each message NAME: size_t tnl_NAME_encode(uint8_t *out, size_t cap, const tnl_NAME *m) and
