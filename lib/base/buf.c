@@ -49,7 +49,7 @@ static int make_room(tnl_buf *b, size_t n)
         uint8_t *data = tnl_malloc(cap);
         if (!data)
             return TUNNEL_E_NOMEM;
-        if (len)
+        if (b->data)
             memcpy(data, b->data + b->head, len);
         tnl_free(b->data);
         b->data = data;
