@@ -335,6 +335,7 @@ format:
 
 # --- installing ----------------------------------------------------------------------------------
 to = $(DESTDIR)$(1)
+in_prefix = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 
 .PHONY: install uninstall
 install: all
@@ -345,8 +346,8 @@ install: all
 	$(Q)$(INSTALL) -m 755 $(PUBLIC)/lib/$(SHARED) $(call to,$(LIBDIR))
 	$(Q)ln -sf $(SHARED) $(call to,$(LIBDIR)/$(SONAME))
 	$(Q)ln -sf $(SONAME) $(call to,$(LIBDIR)/libtunnel.so)
-	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
-	    -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' \
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(call in_prefix,$(LIBDIR))|' \
+	    -e 's|@INCLUDEDIR@|$(call in_prefix,$(INCLUDEDIR))|' -e 's|@VERSION@|$(VERSION)|' \
 	    -e 's|@REQUIRES@|$(SYSTEM_REQUIRES)|' pkgconfig/libtunnel.pc.in \
 	    >$(call to,$(LIBDIR)/pkgconfig/libtunnel.pc)
 	$(Q)chmod 644 $(call to,$(LIBDIR)/pkgconfig/libtunnel.pc)
