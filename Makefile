@@ -76,6 +76,10 @@ $(CONFIG_FILES): ;
 
 # --- flags ---------------------------------------------------------------------------------------
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
+# Texts for people are cut to their buffers on purpose. (gcc alone knows this one.)
+ifeq ($(findstring clang,$(CC)),)
+WARNINGS += -Wno-format-truncation
+endif
 ifeq ($(WERROR),1)
 WARNINGS += -Werror
 endif
