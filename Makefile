@@ -34,7 +34,6 @@ BENCH_ARGS ?=
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
-.SECONDARY:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
 
@@ -133,6 +132,8 @@ ALL_SRC := $(LIB_SRC) $(APP_SRC) $(UNIT_SRC) $(SIM_SRC) $(SUPPORT_SRC) $(FUZZ_SR
 SHARED := libtunnel.so.$(VERSION)
 STATIC := $(OUT)/lib/libtunnel.a
 PROGRAMS := $(APPS:%=$(OUT)/bin/tunnel-%)
+
+.SECONDARY: $(call obj,$(ALL_SRC)) $(PROGRAMS)
 
 .PHONY: all
 all: $(PROGRAMS:$(OUT)/%=$(PUBLIC)/%) $(PUBLIC)/lib/libtunnel.a $(PUBLIC)/lib/libtunnel.so
