@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TNL_TRANSPORT_WS_H
+#define TNL_TRANSPORT_WS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/map.h"
+#include "io/guest.h"
+#include "transport/answer.h"
+#include "transport/bridge.h"
+#include "transport/transport.h"
+
+/* The sub-protocol both ends of a WebSocket link name. */
+#define TNL_WS_PROTOCOL "tunnel.v1"
+
+struct lws;
+struct lws_context;
+struct lws_vhost;
+struct lws_log_cx;
+typedef struct tnl_ws_transport tnl_ws_transport;
+
+/*
+ * A libwebsockets context of one role, made when the role is first needed. Two of them, because what a context allocates
+ * up front follows the number of connections it may have: the client's is small.
+ */
+typedef struct tnl_ws_side {
+    tnl_ws *engine;
+    struct lws_context *context;
+    struct lws_vhost *vhost;
+    struct lws_log_cx *log;
+    tnl_ws_transport *starting; /* whose connection libwebsockets is being given */
+    int wake_fd;                /* libwebsockets' event descriptor; -1 */
+    bool wound_up;              /* libwebsockets has let go of its connections and handles */
+} tnl_ws_side;
+
+struct tnl_ws {
+    tnl_loop *loop;
+    tnl_guest *guest;
+    tnl_ws_log log;
+    void *log_user;
+    tnl_ws_side server;
+    tnl_ws_side client;
+    tnl_map transports; /* by id: libwebsockets keeps the id, so that a late callback finds nothing */
+    uint64_t last_id;
+    uint8_t *out;           /* where a batch is put together */
+    uint8_t *bridge_buffer; /* shared by the bridges; NULL before the first */
+    unsigned wind_up_turns;
+};
+
+typedef enum tnl_ws_state {
+    TNL_WS_START,   /* not yet given to libwebsockets */
+    TNL_WS_OPENING, /* handshake */
+    TNL_WS_OPEN,
+    TNL_WS_CLOSING, /* the close handshake, or waiting for everything to be gone */
+    TNL_WS_GONE,    /* closed() is due */
+} tnl_ws_state;
+
+/* What the handshake needs; gone afterwards. */
+typedef struct tnl_ws_hello {
+    tnl_buf head; /* server: the request for libwebsockets, and what followed it */
+    char *host;   /* client */
+    char *path;
+    char *authorization;
+    tnl_answer answer;
+} tnl_ws_hello;
+
+struct tnl_ws_transport {
+    tnl_transport base;
+    tnl_map_node node;
+    tnl_ws_side *side;
+    struct lws *wsi;    /* from being given to libwebsockets until it has freed it */
+    tnl_bridge *bridge; /* NULL: libwebsockets has the socket itself, or the bridge is gone */
+    tnl_task task;      /* start, flush, end */
+    tnl_timer *timer;   /* of the handshake and of closing */
+    tnl_ws_hello *hello;
+    size_t message_n; /* bytes of the message that is arriving */
+    tnl_ws_state state;
+    int fd; /* for libwebsockets, until it has it; -1 */
+    int error;
+    int status;
+    bool user_closed;
+    bool last_pulled; /* closing: the last batch is with libwebsockets */
+    bool muted;       /* nothing may be written any more */
+    char detail[256];
+};
+
+/* --- ws_engine.c ------------------------------------------------------------------------------------------------- */
+
+/* Makes the side's context if there is none. */
+int tnl_ws_side_open(tnl_ws_side *s);
+
+/* --- ws.c -------------------------------------------------------------------------------------------------------- */
+
+/* Makes a transport in state START that owns no connection yet, but a hello. */
+int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_events *ev, void *user);
+void tnl_ws_destroy(tnl_ws_transport *t);
+
+tnl_ws_transport *tnl_ws_find(tnl_ws *w, uint64_t id);
+
+/* Notes why it ends; the first reason counts. */
+void tnl_ws_fail(tnl_ws_transport *t, int error, const char *detail);
+
+/* Ends it at once; closed() comes when all is gone. Not from inside a libwebsockets callback. */
+void tnl_ws_kill(tnl_ws_transport *t);
+
+/*
+ * What libwebsockets tells. Those with a result: not 0 has libwebsockets close the connection, with the close frame that
+ * was set.
+ */
+int tnl_ws_on_open(tnl_ws_transport *t);
+int tnl_ws_on_data(tnl_ws_transport *t, const uint8_t *p, size_t n);
+int tnl_ws_on_writable(tnl_ws_transport *t);
+void tnl_ws_on_peer_close(tnl_ws_transport *t, const uint8_t *p, size_t n);
+void tnl_ws_on_gone(tnl_ws_transport *t);
+
+/* What the bridge tells. */
+void tnl_ws_on_bridge_closed(void *user, int error, const char *detail);
+
+/* --- ws_open.c --------------------------------------------------------------------------------------------------- */
+
+/* Gives the connection to libwebsockets; a failure kills the transport. */
+void tnl_ws_start(tnl_ws_transport *t);
+
+void tnl_ws_free_hello(tnl_ws_transport *t);
+
+#endif
