@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- Prints wrk's result as one line of JSON. Only done() is defined: with request() or response() wrk
 -- would call into Lua for every request and measure that. Latencies are in microseconds.
 function done(summary, latency, requests)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * count - a library for LD_PRELOAD that counts allocations, copies and bytes moved by system calls.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * load - the visitor of the benchmark.
  *
@@ -25,10 +26,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define IO_SIZE (256 * 1024)
-#define CONNS_MAX 1024
-#define EVENTS_MAX 64
-#define REQUEST_MAX 1024
+#define IO_SIZE       (256 * 1024)
+#define CONNS_MAX     1024
+#define EVENTS_MAX    64
+#define REQUEST_MAX   1024
 #define WARM_REQUESTS 20 /* a connection */
 
 struct totals {
@@ -354,7 +355,8 @@ int main(int argc, char **argv)
     else if (argc == 7 && strcmp(argv[1], "small") == 0)
         run_small(argv, hold);
     else
-        bench_die("usage: load down PORT HOST PATH MS LIMIT | "
-                  "up PORT HOST PATH SIZE MS LIMIT | small PORT HOST PATH COUNT CONNECTIONS [hold]");
+        bench_die(
+            "usage: load down PORT HOST PATH MS LIMIT | "
+            "up PORT HOST PATH SIZE MS LIMIT | small PORT HOST PATH COUNT CONNECTIONS [hold]");
     return 0;
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sink - the origin for uploads: one thread on epoll that reads request bodies and drops them.
  *
@@ -18,8 +19,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define READ_SIZE (256 * 1024)
-#define CONNS_MAX 256
+#define READ_SIZE  (256 * 1024)
+#define CONNS_MAX  256
 #define EVENTS_MAX 64
 
 struct conn {

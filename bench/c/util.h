@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * util.h - what the load generator and the sink share: the clock, message heads, and numbers.
  *

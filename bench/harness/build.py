@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compiles the C helpers and finds the programs that take part."""
 
 import os

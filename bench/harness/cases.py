@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three things that are measured, and the interleaved rounds around them."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one request and one MiB cost each process: system calls, allocations, copies, instructions."""
 
 import glob

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts, watches and stops processes, and reads what they cost from /proc."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What bench/run and bench/cost share as programs: options, messages, and leaving nothing behind."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured: the origin alone, and the same origin behind nginx, HAProxy and the tunnel."""
 
 import http.client
