@@ -111,6 +111,20 @@ static size_t answer_space(void *user, uint8_t **p)
     return *p ? (room < 1024 ? room : 1024) : 0;
 }
 
+/* Of "HTTP/1.1 200 ..."; 0 when it is no such line. */
+static int status_of(const char *head, size_t len)
+{
+    int status = 0;
+    if (len <= 12 || memcmp(head, "HTTP/1.", 7) != 0)
+        return 0;
+    for (const char *p = head + 9; p < head + 12; p++) {
+        if (*p < '0' || *p > '9')
+            return 0;
+        status = status * 10 + (*p - '0');
+    }
+    return status;
+}
+
 static void answer_data(void *user, uint8_t *p, size_t n)
 {
     tnl_dial *d = user;
@@ -128,7 +142,7 @@ static void answer_data(void *user, uint8_t *p, size_t n)
         return;
     }
     tnl_conn_pause(d->conn);
-    int status = len > 12 && memcmp(head, "HTTP/1.", 7) == 0 ? atoi(head + 9) : 0;
+    int status = status_of(head, len);
     if (status < 200 || status > 299 || end + 4 != head + len) {
         snprintf(text, sizeof(text), "proxy %s:%u answered CONNECT with status %d%s", d->proxy.host,
                  d->proxy.port, status, status == 407 ? ": put user:password@ into the proxy's URL" : "");
@@ -219,7 +233,7 @@ int tnl_dial_start(tnl_dial **out, tnl_loop *loop, const tnl_dial_target *target
     d->port = target->port;
     d->by_proxy = target->proxy && !target->unix_path;
     tnl_buf_init(&d->answer, MAX_PROXY_ANSWER);
-    if (d->by_proxy)
+    if (target->proxy)
         d->proxy = *target->proxy;
     if (target->host)
         snprintf(d->host, sizeof(d->host), "%s", target->host);

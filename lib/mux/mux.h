@@ -143,7 +143,7 @@ void *tnl_stream_user(const tnl_stream *s);
 uint64_t tnl_stream_id(const tnl_stream *s);
 
 /* Copies up to n bytes into the send ring; returns how many (0 to n). After fin or reset: 0. */
-size_t tnl_stream_write(tnl_stream *s, const void *p, size_t n);
+size_t tnl_stream_write(tnl_stream *s, const void *data, size_t n);
 
 /* How many bytes tnl_stream_write() would take now. */
 size_t tnl_stream_room(const tnl_stream *s);

@@ -79,9 +79,9 @@ static void free_file(uint8_t *data, size_t n)
 int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, char *detail, size_t size)
 {
     uint8_t *data;
-    size_t n;
+    size_t n = 0;
     int rc = read_file(file, &data, &n, detail, size);
-    if (rc)
+    if (!data)
         return rc;
     int bad = mbedtls_x509_crt_parse(chain, data, n);
     if (bad == MBEDTLS_ERR_X509_ALLOC_FAILED)
@@ -101,9 +101,9 @@ int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, c
 int tnl_tls_load_key(mbedtls_pk_context *key, const char *file, tnl_tls_ctx *ctx, char *detail, size_t size)
 {
     uint8_t *data;
-    size_t n;
+    size_t n = 0;
     int rc = read_file(file, &data, &n, detail, size);
-    if (rc)
+    if (!data)
         return rc;
     int bad = mbedtls_pk_parse_key(key, data, n, NULL, 0, mbedtls_ctr_drbg_random, &ctx->drbg);
     if (bad == MBEDTLS_ERR_PK_PASSWORD_REQUIRED || bad == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
