@@ -1,0 +1,1107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/conn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "io/loop.h"
+#include "support/check.h"
+#include "support/peer.h"
+#include "tunnel/error.h"
+
+static void end_peers(test_loop *l, test_peer *a, test_peer *b)
+{
+    if (a->c)
+        tnl_conn_close(a->c);
+    if (b->c)
+        tnl_conn_close(b->c);
+    UNTIL(l, !a->c && !b->c);
+    assert_int_equal(a->closes, 1);
+    assert_int_equal(b->closes, 1);
+    test_peer_free(a);
+    test_peer_free(b);
+}
+
+/* --- the loop ----------------------------------------------------------------------------------- */
+
+typedef struct chain {
+    tnl_loop *loop;
+    tnl_task task;
+    int left;
+    int runs;
+} chain;
+
+static void run_chain(void *user)
+{
+    chain *c = user;
+    c->runs++;
+    if (--c->left > 0) {
+        tnl_loop_defer(c->loop, &c->task);
+        tnl_loop_defer(c->loop, &c->task);
+    }
+}
+
+static void tasks_run_in_order_and_keep_the_loop(void **state)
+{
+    (void)state;
+    tnl_loop *l;
+    assert_int_equal(tnl_loop_new(&l, NULL), 0);
+    chain c = {.loop = l, .left = 100}, canceled = {.loop = l, .left = 1};
+    tnl_task_init(&c.task, run_chain, &c);
+    tnl_task_init(&canceled.task, run_chain, &canceled);
+    tnl_loop_defer(l, &c.task);
+    tnl_loop_defer(l, &c.task);
+    tnl_loop_defer(l, &canceled.task);
+    tnl_task_cancel(&canceled.task);
+    tnl_task_cancel(&canceled.task);
+    tnl_loop_run(l);
+    assert_int_equal(c.runs, 100);
+    assert_int_equal(canceled.runs, 0);
+    tnl_loop_free(l);
+}
+
+typedef struct clockwork {
+    tnl_loop *loop;
+    tnl_timer *timer;
+    int fired;
+} clockwork;
+
+static void fire(void *user)
+{
+    clockwork *w = user;
+    w->fired++;
+    tnl_timer_free(w->timer);
+    tnl_loop_release(w->loop);
+}
+
+static void a_held_loop_waits_for_its_timer(void **state)
+{
+    (void)state;
+    clockwork w = {0};
+    assert_int_equal(tnl_loop_new(&w.loop, NULL), 0);
+    assert_int_equal(tnl_timer_new(&w.timer, w.loop, fire, &w), 0);
+    tnl_timer_start(w.timer, 20);
+    assert_true(tnl_timer_active(w.timer));
+    tnl_loop_run(w.loop);
+    assert_int_equal(w.fired, 0);
+    tnl_loop_hold(w.loop);
+    uint64_t before = tnl_loop_now(w.loop);
+    tnl_loop_run(w.loop);
+    assert_int_equal(w.fired, 1);
+    assert_true(tnl_loop_now(w.loop) >= before);
+    tnl_loop_free(w.loop);
+}
+
+static void on_usr1(void *user, int signum)
+{
+    *(int *)user = signum;
+}
+
+static void signals_arrive_on_the_loop(void **state)
+{
+    (void)state;
+    test_loop l;
+    tnl_signal *s;
+    int caught = 0;
+    test_loop_open(&l);
+    assert_int_equal(tnl_signal_new(&s, l.loop, SIGUSR1, on_usr1, &caught), 0);
+    raise(SIGUSR1);
+    UNTIL(&l, caught == SIGUSR1);
+    tnl_signal_free(s);
+    assert_int_equal(tnl_signal_new(&s, l.loop, SIGKILL, on_usr1, &caught), TUNNEL_E_INVALID);
+    test_loop_close(&l);
+}
+
+/* On a host's loop nothing of ours may stay open after tnl_loop_free(), whatever was going on. */
+static void a_host_gets_its_loop_back(void **state)
+{
+    (void)state;
+    uv_loop_t host;
+    tnl_loop *l;
+    int fd[2];
+    tnl_conn *c;
+    test_peer p;
+    assert_int_equal(uv_loop_init(&host), 0);
+    assert_int_equal(tnl_loop_new(&l, &host), 0);
+    assert_ptr_equal(tnl_loop_uv(l), &host);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+    test_peer_init(&p);
+    assert_int_equal(tnl_conn_from_fd(&c, l, fd[0], &test_peer_events, &p), 0);
+    p.c = c;
+    assert_int_equal(test_send(c, "x", 1), 0);
+    tnl_conn_finish(c);
+    tnl_loop_free(l);
+    close(fd[1]);
+    uv_run(&host, UV_RUN_DEFAULT);
+    assert_int_equal(p.closes, 1);
+    assert_int_equal(uv_loop_close(&host), 0);
+    test_peer_free(&p);
+}
+
+/* A peer that is gone must cost an error, not the process. */
+static void writing_to_the_dead_is_no_signal(void **state)
+{
+    (void)state;
+    tnl_loop *l;
+    test_peer p;
+    int fd[2];
+    tnl_conn *c;
+    struct sigaction dfl = {.sa_handler = SIG_DFL}, before;
+    sigaction(SIGPIPE, &dfl, &before);
+    assert_int_equal(tnl_loop_new(&l, NULL), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+    test_peer_init(&p);
+    assert_int_equal(tnl_conn_from_fd(&c, l, fd[0], &test_peer_events, &p), 0);
+    p.c = c;
+    static uint8_t big[TNL_CONN_MAX_PENDING];
+    assert_int_equal(test_send(c, big, sizeof(big)), 0);
+    assert_true(tnl_conn_pending(c) > 0);
+    close(fd[1]);
+    tnl_loop_run(l);
+    assert_int_equal(p.closes, 1);
+    assert_int_equal(p.error, TUNNEL_E_RESET);
+    sigset_t pending, blocked;
+    sigpending(&pending);
+    assert_false(sigismember(&pending, SIGPIPE));
+    pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+    assert_false(sigismember(&blocked, SIGPIPE));
+    tnl_loop_free(l);
+    sigaction(SIGPIPE, &before, NULL);
+    test_peer_free(&p);
+}
+
+/* --- bytes -------------------------------------------------------------------------------------- */
+
+typedef void (*make_pair)(test_loop *l, test_peer *a, test_peer *b);
+
+static const make_pair pairs[] = {test_pair, test_tcp_pair};
+
+static void echo_over(make_pair make, size_t chunk, size_t room)
+{
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    const uint64_t total = chunk < 100 ? 20000 : 8u << 20;
+    uint64_t sent = 0, hash = 0;
+    uint8_t piece[4096];
+    test_loop_open(&l);
+    make(&l, a, b);
+    b->echo = b->echo_end = true;
+    b->room = room;
+    a->room = room;
+    tnl_conn_resume(a->c);
+    tnl_conn_resume(b->c);
+    UNTIL(&l, test_pump(a->c, &sent, total, chunk));
+    tnl_conn_shutdown(a->c);
+    tnl_conn_shutdown(a->c);
+    assert_int_equal(test_send(a->c, "x", 1), TUNNEL_E_STATE);
+    UNTIL(&l, a->eofs);
+    assert_int_equal(b->eofs, 1);
+    assert_true(a->c->ended && b->c->ended);
+    for (uint64_t i = 0; i < total; i += sizeof(piece)) {
+        size_t n = total - i < sizeof(piece) ? (size_t)(total - i) : sizeof(piece);
+        test_fill(piece, n, i);
+        hash = test_hash(hash, piece, n);
+    }
+    assert_true(b->received == total && a->received == total);
+    assert_true(b->hash == hash && a->hash == hash);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+static void everything_comes_back_in_order(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        echo_over(pairs[i], 64 * 1024, 64 * 1024);
+        echo_over(pairs[i], 10000, 1000);
+        echo_over(pairs[i], 1, 64 * 1024);
+    }
+}
+
+static void many_pieces_go_in_order(void **state)
+{
+    (void)state;
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    enum { PIECES = 100, SIZE = 2500 };
+    static uint8_t data[PIECES * SIZE];
+    tnl_iov v[PIECES + 1];
+    test_fill(data, sizeof(data), 0);
+    test_loop_open(&l);
+    test_pair(&l, a, b);
+    for (size_t i = 0; i < PIECES; i++)
+        v[i] = (tnl_iov){data + i * SIZE, SIZE};
+    v[PIECES] = (tnl_iov){NULL, 0};
+    assert_int_equal(tnl_conn_write(a->c, v + PIECES, 1), 0);
+    assert_int_equal(tnl_conn_write(a->c, v, PIECES + 1), 0);
+    tnl_conn_resume(b->c);
+    UNTIL(&l, b->received == sizeof(data));
+    assert_true(b->hash == test_hash(0, data, sizeof(data)));
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+static void a_deaf_reader_stops_the_writer(void **state)
+{
+    (void)state;
+    static const uint8_t piece[TNL_CONN_MAX_PENDING / 2];
+    for (size_t i = 0; i < 2; i++) {
+        test_loop l;
+        test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+        size_t sent = 0;
+        test_loop_open(&l);
+        pairs[i](&l, a, b);
+        while (tnl_conn_pending(a->c) == 0) {
+            assert_int_equal(test_send(a->c, piece, sizeof(piece)), 0);
+            sent += sizeof(piece);
+        }
+        for (int turn = 0; turn < 3; turn++)
+            test_turn(&l);
+        size_t pending = tnl_conn_pending(a->c);
+        assert_true(pending > 0 && pending <= TNL_CONN_MAX_PENDING);
+        assert_int_equal(a->drains, 0);
+        /* Room again: all of it arrives, and the writer is told once. */
+        tnl_conn_resume(b->c);
+        UNTIL(&l, b->received == sent);
+        UNTIL(&l, a->drains);
+        assert_int_equal(a->drains, 1);
+        end_peers(&l, a, b);
+        test_loop_close(&l);
+        free(a);
+        free(b);
+    }
+}
+
+static void the_queue_has_an_end(void **state)
+{
+    (void)state;
+    static const uint8_t piece[100000];
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    int rc;
+    test_loop_open(&l);
+    test_pair(&l, a, b);
+    do {
+        rc = test_send(a->c, piece, sizeof(piece));
+        assert_true(tnl_conn_pending(a->c) <= TNL_CONN_MAX_PENDING);
+    } while (rc == 0);
+    assert_int_equal(rc, TUNNEL_E_LIMIT);
+    assert_int_equal(a->closes, 0);
+    assert_int_equal(test_send(a->c, piece, 1), TUNNEL_E_STATE);
+    UNTIL(&l, a->closes);
+    assert_int_equal(a->error, TUNNEL_E_LIMIT);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+static void no_room_is_backpressure(void **state)
+{
+    (void)state;
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    test_loop_open(&l);
+    test_pair(&l, a, b);
+    b->room = 0;
+    tnl_conn_resume(b->c);
+    assert_int_equal(test_send(a->c, "hello", 5), 0);
+    for (int i = 0; i < 3; i++)
+        test_turn(&l);
+    assert_int_equal(b->data_calls, 0);
+    b->room = 2;
+    tnl_conn_resume(b->c);
+    UNTIL(&l, b->received == 5);
+    assert_int_equal(b->data_calls, 3);
+    assert_memory_equal(b->bytes, "hello", 5);
+    tnl_conn_pause(b->c);
+    assert_int_equal(test_send(a->c, "again", 5), 0);
+    for (int i = 0; i < 3; i++)
+        test_turn(&l);
+    assert_int_equal(b->received, 5);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+/* A connection that floods must leave the turn to others after its share. */
+static void one_reader_does_not_take_the_whole_turn(void **state)
+{
+    (void)state;
+    static uint8_t piece[64 * 1024];
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    int size = 4 << 20;
+    test_loop_open(&l);
+    test_tcp_pair(&l, a, b);
+    int fd = tnl_conn_dup(a->c), fd_b = tnl_conn_dup(b->c);
+    setsockopt(fd_b, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+    size_t sent = 0;
+    while (sent < (2u << 20) && tnl_conn_pending(a->c) == 0) {
+        assert_int_equal(test_send(a->c, piece, sizeof(piece)), 0);
+        sent += sizeof(piece);
+    }
+    tnl_conn_resume(b->c);
+    size_t before = 0, most = 0;
+    while (b->received < sent) {
+        assert_true(test_turn(&l));
+        if (b->received - before > most)
+            most = b->received - before;
+        before = b->received;
+    }
+    assert_true(most <= 256 * 1024 + 64 * 1024);
+    close(fd);
+    close(fd_b);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+/* --- ends --------------------------------------------------------------------------------------- */
+
+static void each_direction_ends_by_itself(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        test_loop l;
+        test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+        test_loop_open(&l);
+        pairs[i](&l, a, b);
+        tnl_conn_resume(a->c);
+        tnl_conn_resume(b->c);
+        /* The end comes after what is still queued. */
+        static const uint8_t piece[200000];
+        size_t sent = 0;
+        while (tnl_conn_pending(a->c) == 0) {
+            assert_int_equal(test_send(a->c, piece, sizeof(piece)), 0);
+            sent += sizeof(piece);
+        }
+        tnl_conn_shutdown(a->c);
+        UNTIL(&l, b->eofs);
+        assert_int_equal(b->received, sent);
+        assert_int_equal(a->eofs, 0);
+        assert_int_equal(test_send(b->c, "still here", 10), 0);
+        UNTIL(&l, a->received == 10);
+        tnl_conn_shutdown(b->c);
+        UNTIL(&l, a->eofs);
+        for (int turn = 0; turn < 3; turn++)
+            test_turn(&l);
+        assert_true(a->c && b->c && a->eofs == 1 && b->eofs == 1);
+        end_peers(&l, a, b);
+        assert_int_equal(a->error, 0);
+        test_loop_close(&l);
+        free(a);
+        free(b);
+    }
+}
+
+static void a_reset_is_told(void **state)
+{
+    (void)state;
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    test_loop_open(&l);
+    test_tcp_pair(&l, a, b);
+    tnl_conn_resume(b->c);
+    tnl_conn_reset(a->c);
+    UNTIL(&l, b->closes);
+    assert_int_equal(b->error, TUNNEL_E_RESET);
+    assert_string_equal(b->detail, "connection reset by the peer");
+    assert_int_equal(b->eofs, 0);
+    UNTIL(&l, a->closes);
+    assert_int_equal(a->error, 0);
+    assert_string_equal(a->detail, "");
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+/* A server that answers an upload early and goes away resets the rest of it; its answer must still arrive. */
+static void an_early_answer_survives_the_reset(void **state)
+{
+    (void)state;
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    test_loop_open(&l);
+    test_tcp_pair(&l, a, b);
+    assert_int_equal(test_send(a->c, "upload", 6), 0);
+    for (int i = 0; i < 2; i++)
+        test_turn(&l);
+    assert_int_equal(test_send(b->c, "413", 3), 0);
+    tnl_conn_close(b->c); /* with "upload" unread: a reset */
+    UNTIL(&l, b->closes);
+    a->room = 0;
+    tnl_conn_resume(a->c);
+    for (int i = 0; i < 3; i++)
+        test_turn(&l);
+    assert_int_equal(test_send(a->c, "more", 4), 0);
+    for (int i = 0; i < 3; i++)
+        test_turn(&l);
+    assert_int_equal(a->closes, 0);
+    assert_int_equal(test_send(a->c, "and more", 8), 0);
+    a->room = sizeof(a->buffer);
+    tnl_conn_resume(a->c);
+    UNTIL(&l, a->closes);
+    assert_int_equal(a->received, 3);
+    assert_memory_equal(a->bytes, "413", 3);
+    assert_int_equal(a->error, TUNNEL_E_RESET);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+static void a_gone_reader_is_noticed_at_once(void **state)
+{
+    (void)state;
+    static const uint8_t piece[60000];
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    test_loop_open(&l);
+    test_tcp_pair(&l, a, b);
+    tnl_conn_reset(b->c);
+    UNTIL(&l, b->closes);
+    /* Not reading: only the write can find out. */
+    while (a->c && test_send(a->c, piece, sizeof(piece)) == 0)
+        assert_true(test_turn(&l));
+    UNTIL(&l, a->closes);
+    assert_int_equal(a->error, TUNNEL_E_RESET);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+/* --- the polite end ----------------------------------------------------------------------------- */
+
+static int plain_connect(const tnl_address *to)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(to->port)};
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    return fd;
+}
+
+static void on_accept(void *user, tnl_conn *c)
+{
+    test_peer_attach(user, c);
+}
+
+typedef struct front {
+    test_loop l;
+    tnl_listener *listener;
+    test_peer p;
+    int fd;
+} front;
+
+static front *front_open(void)
+{
+    front *f = malloc(sizeof(*f));
+    assert_non_null(f);
+    test_loop_open(&f->l);
+    test_peer_init(&f->p);
+    assert_int_equal(tnl_listener_new(&f->listener, f->l.loop, "127.0.0.1:0", on_accept, &f->p, NULL, 0),
+                     0);
+    tnl_address to = tnl_listener_address(f->listener);
+    assert_string_equal(to.host, "127.0.0.1");
+    f->fd = plain_connect(&to);
+    UNTIL(&f->l, f->p.c);
+    return f;
+}
+
+static void front_close(front *f)
+{
+    if (f->fd >= 0)
+        close(f->fd);
+    if (f->p.c)
+        tnl_conn_close(f->p.c);
+    UNTIL(&f->l, !f->p.c);
+    tnl_listener_free(f->listener);
+    test_loop_close(&f->l);
+    test_peer_free(&f->p);
+    free(f);
+}
+
+static void finish_with_unread_input_loses_nothing(void **state)
+{
+    (void)state;
+    static uint8_t upload[100000];
+    uint8_t answer[32];
+    front *f = front_open();
+    assert_int_equal(send(f->fd, upload, sizeof(upload), 0), sizeof(upload));
+    assert_int_equal(test_send(f->p.c, "HTTP/1.1 413\r\n", 14), 0);
+    tnl_conn_finish(f->p.c);
+    tnl_conn_finish(f->p.c);
+    assert_int_equal(test_send(f->p.c, "x", 1), TUNNEL_E_STATE);
+    for (int i = 0; i < 5; i++)
+        test_turn(&f->l);
+    assert_int_equal(f->p.closes, 0);
+    assert_int_equal(send(f->fd, upload, sizeof(upload), MSG_NOSIGNAL), sizeof(upload));
+    for (int i = 0; i < 5; i++)
+        test_turn(&f->l);
+    assert_int_equal(recv(f->fd, answer, sizeof(answer), MSG_WAITALL), 14);
+    assert_memory_equal(answer, "HTTP/1.1 413\r\n", 14);
+    close(f->fd);
+    f->fd = -1;
+    UNTIL(&f->l, f->p.closes);
+    assert_int_equal(f->p.error, 0);
+    assert_int_equal(f->p.received, 0);
+    assert_int_equal(f->p.eofs, 0);
+    front_close(f);
+}
+
+/* The peer neither reads nor ends: the time limit ends it; a flood is not read without end. */
+static void finish_has_an_end(void **state)
+{
+    (void)state;
+    static uint8_t flood[64 * 1024];
+    front *f = front_open();
+    size_t sent = 0;
+    fcntl(f->fd, F_SETFL, O_NONBLOCK);
+    uint64_t began = tnl_loop_now(f->l.loop);
+    assert_int_equal(test_send(f->p.c, "bye", 3), 0);
+    tnl_conn_finish(f->p.c);
+    while (!f->p.closes) {
+        ssize_t n = send(f->fd, flood, sizeof(flood), MSG_NOSIGNAL);
+        sent += n > 0 ? (size_t)n : 0;
+        assert_true(test_turn(&f->l));
+    }
+    assert_true(tnl_loop_now(f->l.loop) - began >= 1900);
+    assert_true(sent > 256 * 1024);
+    front_close(f);
+}
+
+static void finish_sends_the_queue_first(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        static const uint8_t piece[200000];
+        test_loop l;
+        test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+        size_t sent = 0;
+        test_loop_open(&l);
+        pairs[i](&l, a, b);
+        while (tnl_conn_pending(a->c) == 0) {
+            assert_int_equal(test_send(a->c, piece, sizeof(piece)), 0);
+            sent += sizeof(piece);
+        }
+        tnl_conn_finish(a->c);
+        tnl_conn_resume(b->c);
+        UNTIL(&l, b->eofs);
+        assert_int_equal(b->received, sent);
+        tnl_conn_close(b->c);
+        UNTIL(&l, a->closes);
+        assert_int_equal(a->error, 0);
+        assert_int_equal(a->drains, 0);
+        end_peers(&l, a, b);
+        test_loop_close(&l);
+        free(a);
+        free(b);
+    }
+}
+
+/* --- everything in every callback ---------------------------------------------------------------- */
+
+static void act_shutdown_then_close(tnl_conn *c)
+{
+    tnl_conn_shutdown(c);
+    tnl_conn_close(c);
+}
+
+static void act_pause_resume_close(tnl_conn *c)
+{
+    tnl_conn_pause(c);
+    tnl_conn_resume(c);
+    tnl_conn_close(c);
+    tnl_conn_resume(c);
+    tnl_conn_finish(c);
+    tnl_conn_close(c);
+}
+
+static void closing_is_possible_in_every_callback(void **state)
+{
+    (void)state;
+    void (*const acts[])(tnl_conn *) = {tnl_conn_close, tnl_conn_reset, tnl_conn_finish,
+                                        act_shutdown_then_close, act_pause_resume_close};
+    const test_moment moments[] = {TEST_IN_SPACE, TEST_IN_DATA, TEST_IN_EOF, TEST_IN_DRAINED};
+    static const uint8_t piece[200000];
+    for (size_t i = 0; i < 2 * 5 * 4; i++) {
+        test_loop l;
+        test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+        test_loop_open(&l);
+        pairs[i % 2](&l, a, b);
+        a->act = acts[i / 2 % 5];
+        a->act_in = moments[i / 10];
+        while (tnl_conn_pending(a->c) == 0)
+            assert_int_equal(test_send(a->c, piece, sizeof(piece)), 0);
+        assert_int_equal(test_send(b->c, piece, 1000), 0);
+        tnl_conn_shutdown(b->c);
+        tnl_conn_resume(a->c);
+        tnl_conn_resume(b->c);
+        UNTIL(&l, a->act_in == TEST_NEVER);
+        if (b->c)
+            tnl_conn_close(b->c);
+        UNTIL(&l, a->closes);
+        assert_int_equal(a->closes, 1);
+        end_peers(&l, a, b);
+        test_loop_close(&l);
+        free(a);
+        free(b);
+    }
+}
+
+static void pausing_in_space_holds(void **state)
+{
+    (void)state;
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    test_loop_open(&l);
+    test_pair(&l, a, b);
+    a->act = tnl_conn_pause;
+    a->act_in = TEST_IN_SPACE;
+    tnl_conn_resume(a->c);
+    assert_int_equal(test_send(b->c, "x", 1), 0);
+    UNTIL(&l, a->act_in == TEST_NEVER);
+    for (int i = 0; i < 3; i++)
+        test_turn(&l);
+    assert_int_equal(a->received, 0);
+    tnl_conn_resume(a->c);
+    UNTIL(&l, a->received == 1);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
+}
+
+/* --- descriptors -------------------------------------------------------------------------------- */
+
+static void descriptors_are_taken_and_lent(void **state)
+{
+    (void)state;
+    test_loop l;
+    int fd[2], on = 0;
+    socklen_t size = sizeof(on);
+    tnl_conn *c;
+    test_peer *p = malloc(sizeof(*p)), *q = malloc(sizeof(*q));
+    test_loop_open(&l);
+    /* No stream socket: refused, and closed all the same. */
+    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, fd), 0);
+    assert_int_equal(tnl_conn_from_fd(&c, l.loop, fd[0], &test_peer_events, p), TUNNEL_E_INVALID);
+    assert_int_equal(fcntl(fd[0], F_GETFD), -1);
+    close(fd[1]);
+    assert_int_equal(tnl_conn_from_fd(&c, l.loop, open("/dev/null", O_RDONLY), &test_peer_events, p),
+                     TUNNEL_E_IO);
+    assert_int_equal(tnl_conn_from_fd(&c, l.loop, -1, &test_peer_events, p), TUNNEL_E_IO);
+
+    test_tcp_pair(&l, p, q);
+    int copy = tnl_conn_dup(p->c);
+    assert_true(copy > 2);
+    assert_true(fcntl(copy, F_GETFD) & FD_CLOEXEC);
+    assert_int_equal(getsockopt(copy, IPPROTO_TCP, TCP_NODELAY, &on, &size), 0);
+    assert_true(on);
+    tnl_address peer = tnl_conn_peer(q->c);
+    assert_string_equal(peer.host, "127.0.0.1");
+    assert_true(peer.port > 0 && !peer.ipv6);
+    close(copy);
+    end_peers(&l, p, q);
+
+    test_pair(&l, p, q);
+    assert_string_equal(tnl_conn_peer(p->c).host, "");
+    end_peers(&l, p, q);
+    test_loop_close(&l);
+    free(p);
+    free(q);
+}
+
+/* --- connecting --------------------------------------------------------------------------------- */
+
+typedef struct outcome {
+    int calls;
+    int error;
+    char detail[400];
+    tnl_conn *c;
+} outcome;
+
+static void on_outcome(void *user, int error, const char *detail, tnl_conn *c)
+{
+    outcome *o = user;
+    o->calls++;
+    o->error = error;
+    o->c = c;
+    snprintf(o->detail, sizeof(o->detail), "%s", detail);
+}
+
+static outcome try_connect(test_loop *l, const char *host, uint16_t port, const char *unix_path,
+                           uint64_t ms)
+{
+    outcome o = {0};
+    tnl_connect *c;
+    int rc = tnl_connect_start(&c, l->loop, host, port, unix_path, ms, on_outcome, &o);
+    assert_int_equal(rc, 0);
+    assert_int_equal(o.calls, 0);
+    UNTIL(l, o.calls);
+    assert_int_equal(o.calls, 1);
+    return o;
+}
+
+/* A port of 127.0.0.1 where nobody listens. */
+static uint16_t free_port(void)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET};
+    socklen_t size = sizeof(sa);
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    getsockname(fd, (struct sockaddr *)&sa, &size);
+    close(fd);
+    return ntohs(sa.sin_port);
+}
+
+static void what_cannot_be_reached_is_explained(void **state)
+{
+    (void)state;
+    test_loop l;
+    char expected[100];
+    tnl_connect *c;
+    outcome o;
+    test_loop_open(&l);
+    uint16_t port = free_port();
+    o = try_connect(&l, "127.0.0.1", port, NULL, 5000);
+    snprintf(expected, sizeof(expected), "connect to 127.0.0.1:%d: connection refused", port);
+    assert_int_equal(o.error, TUNNEL_E_REFUSED);
+    assert_string_equal(o.detail, expected);
+    o = try_connect(&l, "localhost", port, NULL, 5000);
+    snprintf(expected, sizeof(expected), "connect to localhost:%d: connection refused", port);
+    assert_int_equal(o.error, TUNNEL_E_REFUSED);
+    assert_string_equal(o.detail, expected);
+    o = try_connect(&l, NULL, 0, "/nonexistent/socket", 5000);
+    assert_int_equal(o.error, TUNNEL_E_NOT_FOUND);
+    assert_string_equal(o.detail, "connect to unix:/nonexistent/socket: no such file or name");
+    o = try_connect(&l, "no-such-name.invalid", 80, NULL, 20000);
+    assert_int_equal(o.error, TUNNEL_E_RESOLVE);
+
+    char path[200];
+    memset(path, 'x', sizeof(path));
+    path[sizeof(path) - 1] = '\0';
+    o = try_connect(&l, NULL, 0, path, 5000);
+    assert_int_equal(o.error, TUNNEL_E_INVALID);
+    assert_int_equal(tnl_connect_start(&c, l.loop, "", 80, NULL, 1, on_outcome, &o), TUNNEL_E_INVALID);
+    assert_int_equal(tnl_connect_start(&c, l.loop, "a", 0, NULL, 1, on_outcome, &o), TUNNEL_E_INVALID);
+    assert_int_equal(tnl_connect_start(&c, l.loop, NULL, 0, NULL, 1, on_outcome, &o), TUNNEL_E_INVALID);
+    test_loop_close(&l);
+}
+
+/* A listener whose queue is full leaves further connects without an answer. */
+static void connecting_takes_no_longer_than_allowed(void **state)
+{
+    (void)state;
+    test_loop l;
+    struct sockaddr_in sa = {.sin_family = AF_INET};
+    socklen_t size = sizeof(sa);
+    int fill[8];
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    assert_int_equal(listen(fd, 0), 0);
+    getsockname(fd, (struct sockaddr *)&sa, &size);
+    for (size_t i = 0; i < 8; i++) {
+        fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(fill[i], (struct sockaddr *)&sa, sizeof(sa));
+    }
+    test_loop_open(&l);
+    outcome o = try_connect(&l, "127.0.0.1", ntohs(sa.sin_port), NULL, 300);
+    assert_int_equal(o.error, TUNNEL_E_TIMEOUT);
+    assert_non_null(strstr(o.detail, "timed out after 300 ms"));
+    test_loop_close(&l);
+    for (size_t i = 0; i < 8; i++)
+        close(fill[i]);
+    close(fd);
+}
+
+static void localhost_is_both_families(void **state)
+{
+    (void)state;
+    test_loop l;
+    tnl_listener *listener;
+    test_peer *p = malloc(sizeof(*p));
+    test_loop_open(&l);
+    test_peer_init(p);
+    if (tnl_listener_new(&listener, l.loop, "[::1]:0", on_accept, p, NULL, 0)) {
+        print_message("no IPv6 here\n");
+    } else {
+        const char *const names[] = {"localhost", "LOCALHOST.", "demo.localhost", "::1"};
+        tnl_address a = tnl_listener_address(listener);
+        assert_string_equal(a.host, "::1");
+        assert_true(a.ipv6);
+        for (size_t i = 0; i < 4; i++) {
+            outcome o = try_connect(&l, names[i], a.port, NULL, 5000);
+            assert_int_equal(o.error, 0);
+            UNTIL(&l, p->c);
+            assert_string_equal(tnl_conn_peer(p->c).host, "::1");
+            tnl_conn_close(o.c);
+            tnl_conn_close(p->c);
+            UNTIL(&l, !p->c);
+        }
+        tnl_listener_free(listener);
+    }
+    test_loop_close(&l);
+    test_peer_free(p);
+    free(p);
+}
+
+static void canceled_connects_say_nothing(void **state)
+{
+    (void)state;
+    test_loop l;
+    outcome o = {0};
+    tnl_connect *c;
+    test_loop_open(&l);
+    for (int turns = 0; turns < 3; turns++) {
+        const char *const hosts[] = {"127.0.0.1", "localhost", "no-such-name.invalid"};
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(tnl_connect_start(&c, l.loop, hosts[i], 9, NULL, 5000, on_outcome, &o), 0);
+            for (int t = 0; t < turns && !o.calls; t++)
+                uv_run(tnl_loop_uv(l.loop), UV_RUN_NOWAIT);
+            if (!o.calls)
+                tnl_connect_cancel(c);
+            o.calls = 0;
+        }
+    }
+    tnl_connect_cancel(NULL);
+    for (int i = 0; i < 5; i++)
+        test_turn(&l);
+    assert_int_equal(o.calls, 0);
+    test_loop_close(&l);
+}
+
+/* --- listening ---------------------------------------------------------------------------------- */
+
+static void listen_fails(test_loop *l, const char *address, int error, const char *words)
+{
+    char detail[300] = "";
+    tnl_listener *listener;
+    int rc = tnl_listener_new(&listener, l->loop, address, on_accept, NULL, detail, sizeof(detail));
+    if (rc != error || !strstr(detail, words))
+        fail_msg("%s: %d, %s", address, rc, detail);
+    assert_null(listener);
+    assert_int_equal(tnl_listener_new(&listener, l->loop, address, on_accept, NULL, NULL, 0), error);
+}
+
+static void what_cannot_be_listened_on_is_explained(void **state)
+{
+    (void)state;
+    test_loop l;
+    tnl_listener *first;
+    char taken[64];
+    test_loop_open(&l);
+    assert_int_equal(tnl_listener_new(&first, l.loop, "127.0.0.1:0", on_accept, NULL, NULL, 0), 0);
+    snprintf(taken, sizeof(taken), "127.0.0.1:%d", tnl_listener_address(first).port);
+    listen_fails(&l, taken, TUNNEL_E_ADDR_IN_USE, "another program listens there");
+    listen_fails(&l, taken, TUNNEL_E_ADDR_IN_USE, taken);
+    const char *const wrong[] = {"", "8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x",
+                                 "127.0.0.1:65536", "127.0.0.1:-1", "::1:80", "[::1]", "[::1]80",
+                                 "[127.0.0.1]:80", "127.0.0.1:80 ", "[::1:80"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        listen_fails(&l, wrong[i], TUNNEL_E_INVALID, "an address is written like");
+    listen_fails(&l, "example.com:80", TUNNEL_E_INVALID, "not a numeric address");
+    listen_fails(&l, "192.0.2.1:80", TUNNEL_E_INVALID, "no such address");
+    listen_fails(&l, "unix:", TUNNEL_E_INVALID, "1 to 107 bytes");
+    listen_fails(&l, "unix:/nonexistent/x", TUNNEL_E_INVALID, "the directory does not exist");
+    listen_fails(&l, "unix:/etc/passwd", TUNNEL_E_ADDR_IN_USE, "there is a file of that name");
+    tnl_listener_free(first);
+    tnl_listener_free(NULL);
+    test_loop_close(&l);
+}
+
+typedef struct crowd {
+    size_t count;
+    tnl_conn *c[512];
+} crowd;
+
+static void on_crowd(void *user, tnl_conn *c)
+{
+    crowd *w = user;
+    assert_true(w->count < 512);
+    w->c[w->count++] = c;
+}
+
+static void socket_files_come_and_go(void **state)
+{
+    (void)state;
+    test_loop l;
+    tnl_listener *first, *second;
+    crowd w = {0};
+    test_peer *p = malloc(sizeof(*p)), *q = malloc(sizeof(*q));
+    char folder[] = "/tmp/tnl-io-XXXXXX", path[64], address[80];
+    struct stat st;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/socket", folder);
+    snprintf(address, sizeof(address), "unix:%s", path);
+    test_loop_open(&l);
+    test_peer_init(p);
+    test_peer_init(q);
+
+    /* Left over from a crash: replaced. In use: refused. */
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    memcpy(sa.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    close(fd);
+    assert_int_equal(tnl_listener_new(&first, l.loop, address, on_crowd, &w, NULL, 0), 0);
+    listen_fails(&l, address, TUNNEL_E_ADDR_IN_USE, "another program");
+
+    /* Trying whether the file is in use has made two connections. */
+    outcome o = try_connect(&l, NULL, 0, path, 5000);
+    assert_int_equal(o.error, 0);
+    test_peer_attach(q, o.c);
+    UNTIL(&l, w.count == 3);
+    tnl_conn_close(w.c[0]);
+    tnl_conn_close(w.c[1]);
+    test_peer_attach(p, w.c[2]);
+    tnl_conn_resume(p->c);
+    assert_int_equal(test_send(q->c, "hi", 2), 0);
+    UNTIL(&l, p->received == 2);
+    end_peers(&l, p, q);
+
+    /* A file that is no longer ours stays. */
+    unlink(path);
+    assert_int_equal(tnl_listener_new(&second, l.loop, address, on_accept, p, NULL, 0), 0);
+    tnl_listener_free(first);
+    assert_int_equal(stat(path, &st), 0);
+    tnl_listener_free(second);
+    assert_int_equal(stat(path, &st), -1);
+    test_loop_close(&l);
+    rmdir(folder);
+    free(p);
+    free(q);
+}
+
+static void a_crowd_is_let_in_by_and_by(void **state)
+{
+    (void)state;
+    enum { N = 300 };
+    test_loop l;
+    tnl_listener *listener;
+    crowd w = {0};
+    int fd[N];
+    size_t most = 0;
+    test_loop_open(&l);
+    assert_int_equal(tnl_listener_new(&listener, l.loop, "127.0.0.1:0", on_crowd, &w, NULL, 0), 0);
+    tnl_address to = tnl_listener_address(listener);
+    for (size_t i = 0; i < N; i++)
+        fd[i] = plain_connect(&to);
+    while (w.count < N) {
+        size_t before = w.count;
+        assert_true(test_turn(&l));
+        if (w.count - before > most)
+            most = w.count - before;
+    }
+    assert_true(most <= 65);
+    for (size_t i = 0; i < N; i++) {
+        tnl_conn_close(w.c[i]);
+        close(fd[i]);
+    }
+    tnl_listener_free(listener);
+    test_loop_close(&l);
+}
+
+static void a_listener_can_go_while_visitors_wait(void **state)
+{
+    (void)state;
+    test_loop l;
+    tnl_listener *listener;
+    crowd w = {0};
+    int fd[100];
+    test_loop_open(&l);
+    assert_int_equal(tnl_listener_new(&listener, l.loop, "127.0.0.1:0", on_crowd, &w, NULL, 0), 0);
+    tnl_address to = tnl_listener_address(listener);
+    for (size_t i = 0; i < 100; i++)
+        fd[i] = plain_connect(&to);
+    UNTIL(&l, w.count >= 64);
+    tnl_listener_free(listener);
+    for (int i = 0; i < 3; i++)
+        test_turn(&l);
+    for (size_t i = 0; i < w.count; i++)
+        tnl_conn_close(w.c[i]);
+    for (size_t i = 0; i < 100; i++)
+        close(fd[i]);
+    test_loop_close(&l);
+}
+
+static void addresses_split(void **state)
+{
+    (void)state;
+    char host[64];
+    uint16_t port;
+    assert_int_equal(tnl_address_split("[2001:db8::1]:65535", host, sizeof(host), &port), 0);
+    assert_string_equal(host, "2001:db8::1");
+    assert_int_equal(port, 65535);
+    assert_int_equal(tnl_address_split("example.com:00080", host, sizeof(host), &port), 0);
+    assert_string_equal(host, "example.com");
+    assert_int_equal(port, 80);
+    char text[100];
+    memset(text, 'a', sizeof(text));
+    memcpy(text + 64, ":80", 4);
+    assert_int_equal(tnl_address_split(text, host, sizeof(host), &port), TUNNEL_E_INVALID);
+    assert_int_equal(tnl_address_split(text + 1, host, sizeof(host), &port), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tasks_run_in_order_and_keep_the_loop),
+        cmocka_unit_test(a_held_loop_waits_for_its_timer),
+        cmocka_unit_test(signals_arrive_on_the_loop),
+        cmocka_unit_test(a_host_gets_its_loop_back),
+        cmocka_unit_test(writing_to_the_dead_is_no_signal),
+        cmocka_unit_test(everything_comes_back_in_order),
+        cmocka_unit_test(many_pieces_go_in_order),
+        cmocka_unit_test(a_deaf_reader_stops_the_writer),
+        cmocka_unit_test(the_queue_has_an_end),
+        cmocka_unit_test(no_room_is_backpressure),
+        cmocka_unit_test(one_reader_does_not_take_the_whole_turn),
+        cmocka_unit_test(each_direction_ends_by_itself),
+        cmocka_unit_test(a_reset_is_told),
+        cmocka_unit_test(an_early_answer_survives_the_reset),
+        cmocka_unit_test(a_gone_reader_is_noticed_at_once),
+        cmocka_unit_test(finish_with_unread_input_loses_nothing),
+        cmocka_unit_test(finish_has_an_end),
+        cmocka_unit_test(finish_sends_the_queue_first),
+        cmocka_unit_test(closing_is_possible_in_every_callback),
+        cmocka_unit_test(pausing_in_space_holds),
+        cmocka_unit_test(descriptors_are_taken_and_lent),
+        cmocka_unit_test(what_cannot_be_reached_is_explained),
+        cmocka_unit_test(connecting_takes_no_longer_than_allowed),
+        cmocka_unit_test(localhost_is_both_families),
+        cmocka_unit_test(canceled_connects_say_nothing),
+        cmocka_unit_test(what_cannot_be_listened_on_is_explained),
+        cmocka_unit_test(socket_files_come_and_go),
+        cmocka_unit_test(a_crowd_is_let_in_by_and_by),
+        cmocka_unit_test(a_listener_can_go_while_visitors_wait),
+        cmocka_unit_test(addresses_split),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
