@@ -343,12 +343,16 @@ to = $(DESTDIR)$(1)
 in_prefix = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 
 .PHONY: install uninstall
-install: all
+# From the flavour's own folder, so that build/bin and build/lib stay as they are.
+install: $(PROGRAMS) $(STATIC) $(OUT)/lib/$(SHARED)
 	$(Q)$(INSTALL) -d $(call to,$(BINDIR)) $(call to,$(LIBDIR)/pkgconfig) \
 	    $(call to,$(INCLUDEDIR)/tunnel)
 	$(Q)$(INSTALL) -m 644 $(HEADERS) $(call to,$(INCLUDEDIR)/tunnel)
-	$(Q)$(INSTALL) -m 644 $(PUBLIC)/lib/libtunnel.a $(call to,$(LIBDIR))
-	$(Q)$(INSTALL) -m 755 $(PUBLIC)/lib/$(SHARED) $(call to,$(LIBDIR))
+ifeq ($(SERVER),0)
+	$(Q)sed -i '/<tunnel\/server/d' $(call to,$(INCLUDEDIR)/tunnel/tunnel.h)
+endif
+	$(Q)$(INSTALL) -m 644 $(OUT)/lib/libtunnel.a $(call to,$(LIBDIR))
+	$(Q)$(INSTALL) -m 755 $(OUT)/lib/$(SHARED) $(call to,$(LIBDIR))
 	$(Q)ln -sf $(SHARED) $(call to,$(LIBDIR)/$(SONAME))
 	$(Q)ln -sf $(SONAME) $(call to,$(LIBDIR)/libtunnel.so)
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(call in_prefix,$(LIBDIR))|' \
@@ -357,7 +361,7 @@ install: all
 	    >$(call to,$(LIBDIR)/pkgconfig/libtunnel.pc)
 	$(Q)chmod 644 $(call to,$(LIBDIR)/pkgconfig/libtunnel.pc)
 	$(Q)for program in $(APPS:%=tunnel-%); do \
-	    $(INSTALL) -m 755 $(PUBLIC)/bin/$$program $(call to,$(BINDIR)) || exit; done
+	    $(INSTALL) -m 755 $(OUT)/bin/$$program $(call to,$(BINDIR)) || exit; done
 	$(Q)for page in $(MAN); do section=$(call to,$(MANDIR))/man$${page##*.}; \
 	    $(INSTALL) -d $$section && $(INSTALL) -m 644 $$page $$section || exit; done
 
