@@ -182,7 +182,7 @@ $(OUT)/lib/$(SHARED): $(call obj,$(LIB_SRC)) $(PRIVATE_LIBS) lib/libtunnel.map $
 # A source that has gone must leave the libraries too.
 $(OUT)/sources: FORCE
 	@mkdir -p $(@D)
-	@echo '$(LIB_SRC)' | cmp -s - $@ || echo '$(LIB_SRC)' >$@
+	@echo '$(LIB_SRC) $(SUPPORT_SRC)' | cmp -s - $@ || echo '$(LIB_SRC) $(SUPPORT_SRC)' >$@
 
 # --- the programs --------------------------------------------------------------------------------
 .SECONDEXPANSION:
@@ -216,6 +216,7 @@ $(PUBLIC)/lib/libtunnel.so: $(PUBLIC)/lib/$(SHARED)
 # FOLDERS="base io" links the tests with these folders of lib/ alone.
 tag := $(if $(FOLDERS),-$(subst $(space),-,$(strip $(FOLDERS))))
 TEST_LIB := $(OUT)/libtunnel-test$(tag).a
+SUPPORT_LIB := $(OUT)/libtest-support.a
 TEST_OUT := $(OUT)/test$(tag)
 UNIT := $(UNIT_SRC:test/unit/%.c=$(TEST_OUT)/unit/%)
 SIM := $(SIM_SRC:test/sim/%.c=$(TEST_OUT)/sim/%)
@@ -230,7 +231,11 @@ $(TEST_LIB): $(call obj,$(TEST_LIB_SRC)) $(OUT)/sources
 	@rm -f $@
 	$(Q)$(AR) qcs $@ $(call obj,$(TEST_LIB_SRC))
 
-$(UNIT) $(SIM): $(TEST_OUT)/%: $(OBJ)/test/%.o $(call obj,$(SUPPORT_SRC)) $(TEST_LIB)
+$(SUPPORT_LIB): $(call obj,$(SUPPORT_SRC)) $(OUT)/sources
+	@rm -f $@
+	$(Q)$(AR) qcs $@ $(call obj,$(SUPPORT_SRC))
+
+$(UNIT) $(SIM): $(TEST_OUT)/%: $(OBJ)/test/%.o $(SUPPORT_LIB) $(TEST_LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(TEST_LINK) -pie -o $@ $^ $(TEST_LIBS) $(CMOCKA_LIBS)
