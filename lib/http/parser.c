@@ -103,8 +103,10 @@ static int on_header_field(llhttp_t *ll, const char *at, size_t n)
 {
     tnl_http_parser *p = ll->data;
     if (!p->in_name) {
-        if (p->field_count == p->field_max)
-            return refuse(p, "ambiguous field lines");
+        if (p->field_count == p->field_max) {
+            refuse(p, "ambiguous field lines");
+            return -1;
+        }
         p->in_name = true;
         p->fields[p->field_count++] = (tnl_http_field){.name = {at, 0}};
     }
@@ -118,8 +120,10 @@ static int on_header_value(llhttp_t *ll, const char *at, size_t n)
 {
     tnl_http_parser *p = ll->data;
     p->in_name = false;
-    if (p->field_count == 0)
-        return refuse(p, "ambiguous field lines");
+    if (p->field_count == 0) {
+        refuse(p, "ambiguous field lines");
+        return -1;
+    }
     return extend(&p->fields[p->field_count - 1].value, at, n);
 }
 
@@ -165,9 +169,10 @@ static int on_body(llhttp_t *ll, const char *at, size_t n)
 {
     tnl_http_parser *p = ll->data;
     p->delivered += n;
-    if (p->msg->head.status == 205)
-        return refuse(p, "content in a response without content");
-    return from_callback(p, p->ev.body(p->user, (const uint8_t *)at, n));
+    int rc = p->msg->head.status == 205
+                 ? refuse(p, "content in a response without content")
+                 : from_callback(p, p->ev.body(p->user, (const uint8_t *)at, n));
+    return rc ? -1 : 0;
 }
 
 static int on_message_complete(llhttp_t *ll)
