@@ -89,8 +89,10 @@ static tnl_answer_state refused_with_body(tnl_answer *a)
     char name[64];
     char message[160];
     tnl_str body = tnl_answer_rest(a);
-    const char *brace = body.n ? memchr(body.p, '{', body.n) : NULL; /* after the first chunk's size, if any */
-    tnl_str object = brace ? (tnl_str){brace, body.n - (size_t)(brace - body.p)} : (tnl_str){NULL, 0};
+    const char *brace = body.n ? memchr(body.p, '{', body.n)
+                               : NULL; /* after the first chunk's size, if any */
+    tnl_str object = brace ? (tnl_str){brace, body.n - (size_t)(brace - body.p)}
+                           : (tnl_str){NULL, 0};
     a->error = error_of_status(a->status);
     if (tnl_json_member(object, "error", name, sizeof(name)) &&
         tnl_json_member(object, "message", message, sizeof(message))) {
@@ -133,7 +135,8 @@ static tnl_answer_state begin_refusal(tnl_answer *a)
 {
     tnl_str head = head_of(a);
     tnl_str v;
-    if (!tnl_head_find(head, "content-type", &v) || v.n < 16 || !tnl_head_is((tnl_str){v.p, 16}, "application/json"))
+    if (!tnl_head_find(head, "content-type", &v) || v.n < 16 ||
+        !tnl_head_is((tnl_str){v.p, 16}, "application/json"))
         return refused_with_body(a);
     if (tnl_head_find(head, "transfer-encoding", &v))
         a->chunked = true;
@@ -153,9 +156,11 @@ static tnl_answer_state begin_upgrade(tnl_answer *a)
         !tnl_head_find(head, "sec-websocket-accept", &v) || v.n > 64)
         return refuse(a, TUNNEL_E_NOT_TUNNEL, "the answer is not a WebSocket upgrade");
     if (!tnl_head_find(head, "sec-websocket-protocol", &v) || !tnl_str_eq(v, TNL_WS_PROTOCOL))
-        return refuse(a, TUNNEL_E_NOT_TUNNEL, "the WebSocket at the other end is not a tunnel server's");
+        return refuse(a, TUNNEL_E_NOT_TUNNEL,
+                      "the WebSocket at the other end is not a tunnel server's");
     if (tnl_head_find(head, "sec-websocket-extensions", &v))
-        return refuse(a, TUNNEL_E_PROTOCOL, "the server uses a WebSocket extension that was not offered");
+        return refuse(a, TUNNEL_E_PROTOCOL,
+                      "the server uses a WebSocket extension that was not offered");
     return TNL_ANSWER_UPGRADE;
 }
 
@@ -223,8 +228,9 @@ int tnl_answer_head(const tnl_answer *a, tnl_buf *out)
     tnl_str accept;
     if (!tnl_head_find(head_of(a), "sec-websocket-accept", &accept))
         return TUNNEL_E_STATE;
-    return tnl_buf_addf(out,
-                        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        "Sec-WebSocket-Accept: %.*s\r\nSec-WebSocket-Protocol: " TNL_WS_PROTOCOL "\r\n\r\n",
-                        (int)accept.n, accept.p);
+    return tnl_buf_addf(
+        out,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Accept: %.*s\r\nSec-WebSocket-Protocol: " TNL_WS_PROTOCOL "\r\n\r\n",
+        (int)accept.n, accept.p);
 }

@@ -10,8 +10,9 @@
 #include "base/str.h"
 
 /*
- * Reads the server's answer to a WebSocket upgrade (RFC 6455 section 4.1), so that libwebsockets only ever sees a good
- * one. No I/O, no clock; bounded: 16 KiB of head, 4 KiB of the body of a refusal.
+ * Reads the server's answer to a WebSocket upgrade (RFC 6455 section 4.1), so that libwebsockets
+ * only ever sees a good one. No I/O, no clock; bounded: 16 KiB of head, 4 KiB of the body of a
+ * refusal.
  */
 enum { TNL_ANSWER_HEAD_MAX = 16 * 1024, TNL_ANSWER_BODY_MAX = 4 * 1024 };
 
@@ -42,7 +43,8 @@ tnl_answer_state tnl_answer_feed(tnl_answer *a, const uint8_t *p, size_t n);
 /* No more bytes will come, because of `error`: what there is makes the refusal. */
 void tnl_answer_end(tnl_answer *a, int error, const char *detail);
 
-/* After UPGRADE: a head with what matters of the answer (appended to `out`), and the bytes that followed it. */
+/* After UPGRADE: a head with what matters of the answer (appended to `out`), and the bytes that
+ * followed it. */
 int tnl_answer_head(const tnl_answer *a, tnl_buf *out);
 tnl_str tnl_answer_rest(const tnl_answer *a);
 

@@ -50,7 +50,8 @@ static void finish_outer(tnl_bridge *b)
     tnl_conn_finish(b->outer);
 }
 
-/* --- the connection ----------------------------------------------------------------------------- */
+/* --- the connection -----------------------------------------------------------------------------
+ */
 
 static size_t outer_space(void *user, uint8_t **p)
 {
@@ -111,7 +112,8 @@ static const tnl_conn_events outer_events = {
     .closed = outer_closed,
 };
 
-/* --- the local end ------------------------------------------------------------------------------ */
+/* --- the local end ------------------------------------------------------------------------------
+ */
 
 static size_t inner_space(void *user, uint8_t **p)
 {
@@ -157,7 +159,8 @@ static const tnl_conn_events inner_events = {
     .closed = inner_closed,
 };
 
-/* --- the whole ---------------------------------------------------------------------------------- */
+/* --- the whole ----------------------------------------------------------------------------------
+ */
 
 static size_t no_space(void *user, uint8_t **p)
 {
@@ -194,7 +197,8 @@ void tnl_bridge_dismiss(tnl_conn *c)
     tnl_conn_finish(c);
 }
 
-int tnl_bridge_new(tnl_bridge **out, tnl_conn *outer, uint8_t *buffer, const tnl_bridge_events *ev, void *user)
+int tnl_bridge_new(tnl_bridge **out, tnl_conn *outer, uint8_t *buffer, const tnl_bridge_events *ev,
+                   void *user)
 {
     *out = NULL;
     tnl_bridge *b = tnl_calloc(1, sizeof(*b));

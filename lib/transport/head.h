@@ -8,8 +8,8 @@
 #include "base/str.h"
 
 /*
- * Just enough of HTTP heads for the WebSocket handshake. A head is the start line and the header lines up to and
- * including the empty line; lines end in CRLF.
+ * Just enough of HTTP heads for the WebSocket handshake. A head is the start line and the header
+ * lines up to and including the empty line; lines end in CRLF.
  */
 
 /* The length of the head at p; 0: it is not complete yet. */
@@ -18,7 +18,8 @@ size_t tnl_head_length(const char *p, size_t n);
 /* The first line without its CRLF. */
 tnl_str tnl_head_start(tnl_str head);
 
-/* Sets *value to the header's value without surrounding blanks (the first one of that name); false: there is none. */
+/* Sets *value to the header's value without surrounding blanks (the first one of that name); false:
+ * there is none. */
 bool tnl_head_find(tnl_str head, const char *name, tnl_str *value);
 
 /* Whether the comma-separated list has the token, compared without case. */

@@ -29,6 +29,7 @@ static void finish(end *e)
     void *user = e->base.user;
     int error = e->user_closed ? 0 : TUNNEL_E_EOF;
     e->gone = true;
+    tnl_task_cancel(&e->task);
     if (e->other->gone) {
         tnl_free(e->pair);
     } else {
@@ -51,20 +52,19 @@ static bool send_batch(end *e)
 static void run(void *user)
 {
     end *e = user;
-    if (!e->opened) {
-        e->opened = true;
-        if (!e->user_closed)
-            e->base.events->opened(e->base.user);
-    }
-    if (e->peer_closed) {
+    if (e->peer_closed || (e->user_closed && !e->opened)) {
         finish(e);
         return;
     }
+    if (!e->opened) {
+        e->opened = true;
+        e->base.events->opened(e->base.user);
+    }
     /* Data comes after opened() on either side. */
-    bool more = e->other->opened && send_batch(e);
+    bool more = e->other->opened ? send_batch(e) : true;
     if (e->user_closed)
         finish(e);
-    else if (more || !e->other->opened)
+    else if (more)
         tnl_loop_defer(e->pair->loop, &e->task);
 }
 
@@ -95,8 +95,8 @@ static void init(pair *p, int i, const tnl_transport_events *ev, void *user)
     tnl_loop_defer(p->loop, &e->task);
 }
 
-int tnl_pair_new(tnl_transport **a, const tnl_transport_events *ev_a, void *user_a, tnl_transport **b,
-                 const tnl_transport_events *ev_b, void *user_b, tnl_loop *l)
+int tnl_pair_new(tnl_transport **a, const tnl_transport_events *ev_a, void *user_a,
+                 tnl_transport **b, const tnl_transport_events *ev_b, void *user_b, tnl_loop *l)
 {
     *a = *b = NULL;
     pair *p = tnl_calloc(1, sizeof(*p));

@@ -31,7 +31,8 @@ void tnl_ws_fail(tnl_ws_transport *t, int error, const char *detail)
     snprintf(t->detail, sizeof(t->detail), "%s", detail ? detail : "");
 }
 
-/* --- the end ------------------------------------------------------------------------------------ */
+/* --- the end ------------------------------------------------------------------------------------
+ */
 
 /* Everything that can still call back must be gone before the user is told. */
 static void check_gone(tnl_ws_transport *t)
@@ -80,7 +81,8 @@ static void end(tnl_ws_transport *t)
     events->closed(user, error, status, detail);
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ------------------------------------------------------------------------------------
+ */
 
 /* Sends one batch: 1; 0: there is nothing to send; negative: the connection is broken. */
 static int send_batch(tnl_ws_transport *t)
@@ -101,15 +103,16 @@ static void say_goodbye(tnl_ws_transport *t)
 {
     t->muted = true;
     lws_close_reason(t->wsi, LWS_CLOSE_STATUS_NORMAL, NULL, 0);
-    /* With a reason set this is no kill: it sends the close frame and awaits the other one. (Closing by the result of
-     * the writable callback would not, in libwebsockets built without NDEBUG: there that closes twice.) */
+    /* With a reason set this is no kill: it sends the close frame and awaits the other one.
+     * (Closing by the result of the writable callback would not, in libwebsockets built without
+     * NDEBUG: there that closes twice.) */
     lws_set_timeout(t->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
 }
 
 /*
- * At the end of a turn batches are written right away: asking libwebsockets for a callback first would cost four calls
- * of epoll_ctl and one of epoll_wait. What the socket does not take waits in libwebsockets, and while something does,
- * nothing more is pulled: its writable callback follows.
+ * At the end of a turn batches are written right away: asking libwebsockets for a callback first
+ * would cost four calls of epoll_ctl and one of epoll_wait. What the socket does not take waits in
+ * libwebsockets, and while something does, nothing more is pulled: its writable callback follows.
  */
 static void flush(tnl_ws_transport *t)
 {
@@ -127,7 +130,8 @@ static void flush(tnl_ws_transport *t)
         say_goodbye(t);
 }
 
-/* --- what libwebsockets and the bridge tell ----------------------------------------------------- */
+/* --- what libwebsockets and the bridge tell -----------------------------------------------------
+ */
 
 int tnl_ws_on_open(tnl_ws_transport *t)
 {
@@ -166,7 +170,8 @@ int tnl_ws_on_data(tnl_ws_transport *t, const uint8_t *p, size_t n)
         return violation(t, LWS_CLOSE_STATUS_UNACCEPTABLE_OPCODE, "a text message on the link");
     t->message_n += n;
     if (t->message_n + lws_remaining_packet_payload(t->wsi) > TNL_TRANSPORT_BATCH)
-        return violation(t, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE, "a message greater than 64 KiB on the link");
+        return violation(t, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE,
+                         "a message greater than 64 KiB on the link");
     if (lws_is_final_fragment(t->wsi))
         t->message_n = 0;
     if (n)
@@ -202,7 +207,8 @@ void tnl_ws_on_bridge_closed(void *user, int error, const char *detail)
     check_gone(t);
 }
 
-/* --- the transport ------------------------------------------------------------------------------ */
+/* --- the transport ------------------------------------------------------------------------------
+ */
 
 static void run(void *user)
 {
@@ -264,7 +270,8 @@ static void ws_close(tnl_transport *base)
 
 static const tnl_transport_ops ws_ops = {.wake = ws_wake, .close = ws_close};
 
-int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_events *ev, void *user)
+int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_events *ev,
+                  void *user)
 {
     tnl_ws *w = s->engine;
     int rc = TUNNEL_E_NOMEM;

@@ -22,8 +22,9 @@ struct lws_log_cx;
 typedef struct tnl_ws_transport tnl_ws_transport;
 
 /*
- * A libwebsockets context of one role, made when the role is first needed. Two of them, because what a context allocates
- * up front follows the number of connections it may have: the client's is small.
+ * A libwebsockets context of one role, made when the role is first needed. Two of them, because
+ * what a context allocates up front follows the number of connections it may have: the client's is
+ * small.
  */
 typedef struct tnl_ws_side {
     tnl_ws *engine;
@@ -42,7 +43,8 @@ struct tnl_ws {
     void *log_user;
     tnl_ws_side server;
     tnl_ws_side client;
-    tnl_map transports; /* by id: libwebsockets keeps the id, so that a late callback finds nothing */
+    tnl_map
+        transports; /* by id: libwebsockets keeps the id, so that a late callback finds nothing */
     uint64_t last_id;
     uint8_t *out;           /* where a batch is put together */
     uint8_t *bridge_buffer; /* shared by the bridges; NULL before the first */
@@ -86,15 +88,20 @@ struct tnl_ws_transport {
     char detail[256];
 };
 
-/* --- ws_engine.c ------------------------------------------------------------------------------------------------- */
+/* --- ws_engine.c
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* Makes the side's context if there is none. */
 int tnl_ws_side_open(tnl_ws_side *s);
 
-/* --- ws.c -------------------------------------------------------------------------------------------------------- */
+/* --- ws.c
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 /* Makes a transport in state START that owns no connection yet, but a hello. */
-int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_events *ev, void *user);
+int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_events *ev,
+                  void *user);
 void tnl_ws_destroy(tnl_ws_transport *t);
 
 tnl_ws_transport *tnl_ws_find(tnl_ws *w, uint64_t id);
@@ -106,8 +113,8 @@ void tnl_ws_fail(tnl_ws_transport *t, int error, const char *detail);
 void tnl_ws_kill(tnl_ws_transport *t);
 
 /*
- * What libwebsockets tells. Those with a result: not 0 has libwebsockets close the connection, with the close frame that
- * was set.
+ * What libwebsockets tells. Those with a result: not 0 has libwebsockets close the connection, with
+ * the close frame that was set.
  */
 int tnl_ws_on_open(tnl_ws_transport *t);
 int tnl_ws_on_data(tnl_ws_transport *t, const uint8_t *p, size_t n);
@@ -118,7 +125,9 @@ void tnl_ws_on_gone(tnl_ws_transport *t);
 /* What the bridge tells. */
 void tnl_ws_on_bridge_closed(void *user, int error, const char *detail);
 
-/* --- ws_open.c --------------------------------------------------------------------------------------------------- */
+/* --- ws_open.c
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 /* Gives the connection to libwebsockets; a failure kills the transport. */
 void tnl_ws_start(tnl_ws_transport *t);

@@ -10,7 +10,8 @@
 
 enum {
     CLIENT_DESCRIPTORS = 1024,
-    SERVE_BUFFER = TNL_TRANSPORT_BATCH + LWS_PRE + 32, /* a batch and its frame header in one read */
+    SERVE_BUFFER = TNL_TRANSPORT_BATCH + LWS_PRE +
+                   32, /* a batch and its frame header in one read */
     WIND_UP_TURNS = 1000,
 };
 
@@ -76,7 +77,8 @@ static int on_transport(tnl_ws_transport *t, enum lws_callback_reasons reason, v
     }
 }
 
-static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *unused, void *in, size_t n)
+static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *unused, void *in,
+                  size_t n)
 {
     (void)unused;
     tnl_ws_transport *t;
@@ -176,8 +178,8 @@ static void side_init(tnl_ws_side *s, tnl_ws *w)
 }
 
 /*
- * With a loop of others, libwebsockets wants to be told twice: the first call closes its handles, the second, when they
- * have closed, frees the rest. 4.3 forgets its event descriptor on the way.
+ * With a loop of others, libwebsockets wants to be told twice: the first call closes its handles,
+ * the second, when they have closed, frees the rest. 4.3 forgets its event descriptor on the way.
  */
 static void side_free(tnl_ws_side *s)
 {

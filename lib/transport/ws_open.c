@@ -39,11 +39,12 @@ static int need_bridge_buffer(tnl_ws *w)
     return w->bridge_buffer ? 0 : TUNNEL_E_NOMEM;
 }
 
-/* --- server ------------------------------------------------------------------------------------- */
+/* --- server -------------------------------------------------------------------------------------
+ */
 
 /*
- * libwebsockets gets a request of our own words: nothing that a client may write into its head can reach another parser,
- * and there are no extensions to negotiate.
+ * libwebsockets gets a request of our own words: nothing that a client may write into its head can
+ * reach another parser, and there are no extensions to negotiate.
  */
 static int server_head(tnl_buf *out, const uint8_t *p, size_t n)
 {
@@ -52,20 +53,23 @@ static int server_head(tnl_buf *out, const uint8_t *p, size_t n)
     tnl_str head = {(const char *)p, head_n};
     if (!head_n || !tnl_head_find(head, "sec-websocket-key", &key) || !key.n || key.n > KEY_MAX)
         return TUNNEL_E_PROTOCOL;
-    if (!tnl_head_find(head, "sec-websocket-protocol", &list) || !tnl_head_has_token(list, TNL_WS_PROTOCOL))
+    if (!tnl_head_find(head, "sec-websocket-protocol", &list) ||
+        !tnl_head_has_token(list, TNL_WS_PROTOCOL))
         return TUNNEL_E_VERSION;
     tnl_buf_init(out, HEAD_MAX + n);
-    int rc = tnl_buf_addf(out,
-                          "GET / HTTP/1.1\r\nHost: tunnel\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                          "Sec-WebSocket-Key: %.*s\r\nSec-WebSocket-Version: 13\r\n"
-                          "Sec-WebSocket-Protocol: " TNL_WS_PROTOCOL "\r\n\r\n",
-                          (int)key.n, key.p);
+    int rc = tnl_buf_addf(
+        out,
+        "GET / HTTP/1.1\r\nHost: tunnel\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: %.*s\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Protocol: " TNL_WS_PROTOCOL "\r\n\r\n",
+        (int)key.n, key.p);
     return rc ? rc : tnl_buf_add(out, p + head_n, n - head_n);
 }
 
 static const tnl_bridge_events server_bridge = {.closed = tnl_ws_on_bridge_closed};
 
-/* Gets a descriptor for libwebsockets to t->fd: the connection's own, or the local end of a bridge. Takes c over. */
+/* Gets a descriptor for libwebsockets to t->fd: the connection's own, or the local end of a bridge.
+ * Takes c over. */
 static int server_socket(tnl_ws_transport *t, tnl_conn *c)
 {
     tnl_ws *w = t->side->engine;
@@ -98,13 +102,15 @@ static int server_socket(tnl_ws_transport *t, tnl_conn *c)
 
 static void refuse(tnl_conn *c)
 {
-    static const char body[] = "{\"error\":\"VERSION\",\"message\":\"the WebSocket sub-protocol " TNL_WS_PROTOCOL
-                               " must be offered\"}\n";
+    static const char body[] =
+        "{\"error\":\"VERSION\",\"message\":\"the WebSocket sub-protocol " TNL_WS_PROTOCOL
+        " must be offered\"}\n";
     char text[512];
-    int n = snprintf(text, sizeof(text),
-                     "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
-                     "Connection: close\r\n\r\n%s",
-                     sizeof(body) - 1, body);
+    int n = snprintf(
+        text, sizeof(text),
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+        "Connection: close\r\n\r\n%s",
+        sizeof(body) - 1, body);
     tnl_iov v = {text, (size_t)n};
     (void)tnl_conn_write(c, &v, 1);
     tnl_bridge_dismiss(c);
@@ -142,8 +148,8 @@ static void start_server(tnl_ws_transport *t)
     int fd = t->fd;
     t->fd = -1;
     t->side->starting = t;
-    struct lws *wsi = lws_adopt_socket_vhost_readbuf(t->side->vhost, fd, (const char *)tnl_buf_bytes(&head),
-                                                     tnl_buf_len(&head));
+    struct lws *wsi = lws_adopt_socket_vhost_readbuf(
+        t->side->vhost, fd, (const char *)tnl_buf_bytes(&head), tnl_buf_len(&head));
     t->side->starting = NULL;
     tnl_buf_free(&head);
     if (!wsi && !t->wsi)
@@ -156,7 +162,8 @@ static void start_server(tnl_ws_transport *t)
     }
 }
 
-/* --- client ------------------------------------------------------------------------------------- */
+/* --- client -------------------------------------------------------------------------------------
+ */
 
 static void refused(tnl_ws_transport *t)
 {
@@ -203,7 +210,8 @@ static void inspect_end(void *user)
     tnl_ws_transport *t = user;
     if (!t->hello || t->state != TNL_WS_OPENING)
         return;
-    tnl_answer_end(&t->hello->answer, TUNNEL_E_EOF, "the server closed the connection without an answer");
+    tnl_answer_end(&t->hello->answer, TUNNEL_E_EOF,
+                   "the server closed the connection without an answer");
     refused(t);
 }
 
@@ -255,7 +263,8 @@ int tnl_ws_connect(tnl_transport **out, tnl_ws *w, tnl_conn *c, const char *host
     return 0;
 }
 
-/* A listening socket in the abstract namespace, with a name the kernel picks; the name goes to `name`, "+@...". */
+/* A listening socket in the abstract namespace, with a name the kernel picks; the name goes to
+ * `name`, "+@...". */
 static int private_listener(char *name, size_t size)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -264,11 +273,13 @@ static int private_listener(char *name, size_t size)
     if (fd < 0)
         return -1;
     if (bind(fd, (struct sockaddr *)&sa, sizeof(sa.sun_family)) || listen(fd, 16) ||
-        getsockname(fd, (struct sockaddr *)&sa, &n) || n <= offsetof(struct sockaddr_un, sun_path) + 1) {
+        getsockname(fd, (struct sockaddr *)&sa, &n) ||
+        n <= offsetof(struct sockaddr_un, sun_path) + 1) {
         close(fd);
         return -1;
     }
-    snprintf(name, size, "+@%.*s", (int)(n - offsetof(struct sockaddr_un, sun_path) - 1), sa.sun_path + 1);
+    snprintf(name, size, "+@%.*s", (int)(n - offsetof(struct sockaddr_un, sun_path) - 1),
+             sa.sun_path + 1);
     return fd;
 }
 
@@ -292,8 +303,9 @@ static int accept_own(int listener)
 }
 
 /*
- * libwebsockets cannot be given a connected socket as a client: it insists on connecting. So it connects to a socket of
- * ours that exists only for that, and the other end of it is bridged to the connection.
+ * libwebsockets cannot be given a connected socket as a client: it insists on connecting. So it
+ * connects to a socket of ours that exists only for that, and the other end of it is bridged to the
+ * connection.
  */
 static int start_client(tnl_ws_transport *t)
 {
