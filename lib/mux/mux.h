@@ -153,6 +153,9 @@ size_t tnl_stream_room(const tnl_stream *s);
 size_t tnl_stream_space(tnl_stream *s, size_t want, uint8_t **p);
 void tnl_stream_commit(tnl_stream *s, size_t n);
 
+/* Asks for room() when tnl_stream_room() has grown, without writing. */
+void tnl_stream_want_room(tnl_stream *s);
+
 /* Everything written so far has been sent (nothing waits for a link or credit). */
 bool tnl_stream_flushed(const tnl_stream *s);
 

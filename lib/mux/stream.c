@@ -175,6 +175,11 @@ size_t tnl_stream_write(tnl_stream *s, const void *data, size_t n)
     return done;
 }
 
+void tnl_stream_want_room(tnl_stream *s)
+{
+    s->out.want_room = true;
+}
+
 bool tnl_stream_flushed(const tnl_stream *s)
 {
     return s->out.sent == s->out.ring.end;

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TNL_CLIENT_INTERNAL_H
+#define TNL_CLIENT_INTERNAL_H
+
+#include "base/backoff.h"
+#include "client/client.h"
+#include "link/dial.h"
+#include "link/link.h"
+#include "link/session.h"
+#include "transport/transport.h"
+
+typedef enum tnl_client_state {
+    TNL_CLIENT_IDLE,
+    TNL_CLIENT_DIALING,
+    TNL_CLIENT_HANDSHAKE,
+    TNL_CLIENT_LIVE,
+    TNL_CLIENT_BACKOFF,
+    TNL_CLIENT_FAILED,
+    TNL_CLIENT_CLOSED,
+} tnl_client_state;
+
+/* One published thing. Kept until the client closes, so that forwarded streams may refer to its upstream. */
+typedef struct tnl_client_tunnel {
+    tnl_list node;
+    uint64_t id;
+    char name[64];        /* asked for; what the server chose, once it has */
+    char host_header[256];
+    tnl_upstream upstream;
+    bool ended;           /* unpublished, or failed for good */
+} tnl_client_tunnel;
+
+struct tnl_client {
+    tnl_loop *loop;
+    tnl_client_config config;
+    char address[TNL_URL_HOST + 32]; /* "wss://host:port", for people */
+    tnl_tls_client *tls;
+    tnl_ws *ws;
+    tnl_client_state state;
+    tnl_dial *dial;
+    tnl_link *link;
+    tnl_session *session;
+    tnl_forwarder *forwarder;
+    tnl_timer *timer;     /* of BACKOFF */
+    tnl_backoff backoff;
+    uint64_t live_since;
+    tnl_list tunnels;
+    size_t tunnel_count;
+    uint64_t next_tunnel;
+    tnl_task finish;
+    tnl_client_event_cb event;
+    void *event_user;
+    void (*closed)(void *user);
+    void *closed_user;
+};
+
+/* client.c */
+/* The one place the state changes. */
+void tnl_client_set_state(tnl_client *c, tnl_client_state state);
+void tnl_client_tell(tnl_client *c, const tunnel_event *e);
+/* The attempt or the session is over: tries again after a wait, or gives up when error is final. */
+void tnl_client_lost(tnl_client *c, int error, const char *detail);
+void tnl_client_maybe_closed(tnl_client *c);
+
+/* connect.c */
+void tnl_client_connect(tnl_client *c);
+
+/* publish.c */
+extern const tnl_session_events tnl_client_session_events;
+void tnl_client_publish_all(tnl_client *c);
+void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t);
+void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t);
+
+#endif

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "client/internal.h"
+#include "tunnel/error.h"
+
+static tnl_client_tunnel *find(tnl_client *c, uint64_t id)
+{
+    for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {
+        tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
+        if (t->id == id && !t->ended)
+            return t;
+    }
+    return NULL;
+}
+
+/* --- sending ----------------------------------------------------------------------------------------------------- */
+
+static void send_control(tnl_client *c, uint8_t type, const uint8_t *bytes, size_t n)
+{
+    tnl_mux *m = c->session ? tnl_session_mux(c->session) : NULL;
+    int rc = m && n ? tnl_mux_control(m, type, bytes, n) : 0;
+    if (rc)
+        tnl_session_broken(c->session, rc);
+}
+
+void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t)
+{
+    uint8_t bytes[1024];
+    tnl_publish m = {.tunnel = t->id,
+                     .kind = tnl_str_of("http"),
+                     .name = tnl_str_of(t->name),
+                     .host_header = tnl_str_of(t->host_header)};
+    if (c->state == TNL_CLIENT_LIVE)
+        send_control(c, TNL_CONTROL_PUBLISH, bytes, tnl_publish_encode(bytes, sizeof(bytes), &m));
+}
+
+void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t)
+{
+    uint8_t bytes[32];
+    tnl_unpublish m = {.tunnel = t->id};
+    if (c->state == TNL_CLIENT_LIVE)
+        send_control(c, TNL_CONTROL_UNPUBLISH, bytes, tnl_unpublish_encode(bytes, sizeof(bytes), &m));
+}
+
+void tnl_client_publish_all(tnl_client *c)
+{
+    for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {
+        const tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
+        if (!t->ended)
+            tnl_client_send_publish(c, t);
+    }
+}
+
+/* --- receiving --------------------------------------------------------------------------------------------------- */
+
+static int on_published(tnl_client *c, const uint8_t *p, size_t n)
+{
+    char url[512];
+    tnl_published m;
+    if (tnl_published_decode(&m, p, n))
+        return TUNNEL_E_PROTOCOL;
+    tnl_client_tunnel *t = find(c, m.tunnel);
+    if (!t)
+        return 0;
+    if (m.name.n >= sizeof(t->name))
+        return TUNNEL_E_PROTOCOL;
+    /* A name of the server's choice is asked for again after a reconnect. */
+    memcpy(t->name, m.name.p, m.name.n);
+    t->name[m.name.n] = '\0';
+    tnl_log_escape(url, sizeof(url), m.url.p, m.url.n);
+    tunnel_event e = {.type = TUNNEL_EVENT_PUBLISHED, .tunnel = t->id, .url = url};
+    tnl_client_tell(c, &e);
+    return 0;
+}
+
+static int on_publish_failed(tnl_client *c, const uint8_t *p, size_t n)
+{
+    char text[512];
+    tnl_publish_failed m;
+    if (tnl_publish_failed_decode(&m, p, n))
+        return TUNNEL_E_PROTOCOL;
+    tnl_client_tunnel *t = find(c, m.tunnel);
+    if (!t)
+        return 0;
+    t->ended = true;
+    int error = m.code && m.code < 1000 ? -(int)m.code : TUNNEL_E_PROTOCOL;
+    tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);
+    tunnel_event e = {.type = TUNNEL_EVENT_FAILED,
+                      .tunnel = t->id,
+                      .error = error,
+                      .text = text[0] ? text : tunnel_strerror(error)};
+    tnl_client_tell(c, &e);
+    return 0;
+}
+
+static int on_goaway(tnl_client *c, const uint8_t *p, size_t n)
+{
+    char text[512];
+    tnl_goaway m;
+    if (tnl_goaway_decode(&m, p, n))
+        return TUNNEL_E_PROTOCOL;
+    tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);
+    tunnel_event e = {.type = TUNNEL_EVENT_DRAINING, .text = text};
+    tnl_client_tell(c, &e);
+    return 0;
+}
+
+static int on_control(void *user, uint8_t type, const uint8_t *p, size_t n)
+{
+    switch (type) {
+    case TNL_CONTROL_PUBLISHED:
+        return on_published(user, p, n);
+    case TNL_CONTROL_PUBLISH_FAILED:
+        return on_publish_failed(user, p, n);
+    case TNL_CONTROL_GOAWAY:
+        return on_goaway(user, p, n);
+    case TNL_CONTROL_REAUTH_RESULT:
+        return 0;
+    default:
+        return type & TNL_FRAME_CRITICAL ? TUNNEL_E_UNSUPPORTED : 0;
+    }
+}
+
+static void on_event(void *user, const uint8_t *p, size_t n)
+{
+    tnl_client *c = user;
+    char method[64], path[1100], visitor[80];
+    tnl_event m;
+    if (tnl_event_decode(&m, p, n) || !tnl_str_eq(m.event, "request") || !find(c, m.tunnel))
+        return;
+    tunnel_event e = {.type = TUNNEL_EVENT_REQUEST,
+                      .tunnel = m.tunnel,
+                      .method = tnl_log_escape(method, sizeof(method), m.method.p, m.method.n),
+                      .path = tnl_log_escape(path, sizeof(path), m.path.p, m.path.n),
+                      .visitor = tnl_log_escape(visitor, sizeof(visitor), m.visitor.p, m.visitor.n),
+                      .status = (int)m.status,
+                      .duration_us = m.duration_us,
+                      .bytes_in = m.received,
+                      .bytes_out = m.sent};
+    tnl_client_tell(c, &e);
+}
+
+static void on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
+{
+    tnl_client *c = user;
+    tnl_open m;
+    tnl_client_tunnel *t = tnl_open_decode(&m, map, n) == 0 ? find(c, m.tunnel) : NULL;
+    /* A stream that is not taken is refused. */
+    if (t)
+        (void)tnl_forward_start(c->forwarder, s, &t->upstream);
+}
+
+static void on_closed(void *user, int error, const char *detail)
+{
+    tnl_client *c = user;
+    c->session = NULL;
+    if (c->state == TNL_CLIENT_CLOSED)
+        tnl_client_maybe_closed(c);
+    else
+        tnl_client_lost(c, error ? error : TUNNEL_E_EOF, detail);
+}
+
+const tnl_session_events tnl_client_session_events = {
+    .open = on_open, .control = on_control, .event = on_event, .closed = on_closed};

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TNL_SERVER_SERVER_H
+#define TNL_SERVER_SERVER_H
+
+#include "auth/token.h"
+#include "base/event.h"
+#include "base/url.h"
+#include "io/loop.h"
+
+/*
+ * The server: listeners, visitors, clients' sessions and the names they publish, on one loop.
+ */
+typedef struct tnl_server tnl_server;
+
+enum { TNL_SERVER_MAX_LISTEN = 32, TNL_SERVER_MAX_CERTS = 256 };
+
+typedef struct tnl_server_listen {
+    char address[160];
+    bool tls;
+} tnl_server_listen;
+
+typedef struct tnl_server_cert {
+    char *cert_file;
+    char *key_file;
+} tnl_server_cert;
+
+/* Complete and checked; strings are copied by tnl_server_new(). */
+typedef struct tnl_server_config {
+    tnl_server_listen listen[TNL_SERVER_MAX_LISTEN];
+    size_t listen_count;
+    tnl_server_cert certs[TNL_SERVER_MAX_CERTS];
+    size_t cert_count;
+    char domain[254];
+    bool has_public_url;
+    tnl_url public_url;
+    tnl_tokens *tokens; /* owned by the server once tnl_server_new() succeeded */
+    uint32_t silence_ms;
+    uint32_t answer_timeout_ms;
+    bool access_events;
+} tnl_server_config;
+
+typedef void (*tnl_server_event_cb)(void *user, const tunnel_event *e);
+
+int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *config, char *detail, size_t size);
+void tnl_server_on_event(tnl_server *s, tnl_server_event_cb cb, void *user);
+int tnl_server_start(tnl_server *s, char *detail, size_t size);
+int tnl_server_reload_certificates(tnl_server *s, char *detail, size_t size);
+void tnl_server_close(tnl_server *s, void (*closed)(void *user), void *user);
+
+#endif
