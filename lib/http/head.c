@@ -16,6 +16,16 @@ bool tnl_http_is(tnl_http_span s, const char *text)
     return i == s.n && !text[i];
 }
 
+bool tnl_http_same(tnl_http_span a, tnl_http_span b)
+{
+    if (a.n != b.n)
+        return false;
+    for (size_t i = 0; i < a.n; i++)
+        if (folded(a.p[i]) != folded(b.p[i]))
+            return false;
+    return true;
+}
+
 bool tnl_http_looks_like(tnl_http_span name, const char *canonical)
 {
     size_t i = 0;
@@ -64,13 +74,9 @@ static bool list_has(const tnl_http_head *h, const char *name, tnl_http_span tok
         tnl_http_span list = h->fields[i].value, element;
         if (!tnl_http_is(h->fields[i].name, name))
             continue;
-        while (tnl_http_list_next(&list, &element)) {
-            size_t k = 0;
-            while (k < token.n && k < element.n && folded(element.p[k]) == folded(token.p[k]))
-                k++;
-            if (k == token.n && k == element.n)
+        while (tnl_http_list_next(&list, &element))
+            if (tnl_http_same(element, token))
                 return true;
-        }
     }
     return false;
 }
@@ -80,7 +86,7 @@ bool tnl_http_has_token(const tnl_http_head *h, const char *name, const char *to
     return list_has(h, name, (tnl_http_span){token, strlen(token)});
 }
 
-bool tnl_http_is_hop_by_hop(const tnl_http_head *h, tnl_http_span name)
+bool tnl_http_is_hop_by_hop_name(tnl_http_span name)
 {
     static const char *const always[] = {
         "Connection",
@@ -97,7 +103,12 @@ bool tnl_http_is_hop_by_hop(const tnl_http_head *h, tnl_http_span name)
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
         if (tnl_http_looks_like(name, always[i]))
             return true;
-    return list_has(h, "Connection", name);
+    return false;
+}
+
+bool tnl_http_is_hop_by_hop(const tnl_http_head *h, tnl_http_span name)
+{
+    return tnl_http_is_hop_by_hop_name(name) || list_has(h, "Connection", name);
 }
 
 const char *tnl_http_reason(int status)

@@ -92,21 +92,48 @@ static bool begins_like(tnl_http_span name, const char *prefix)
 }
 
 /* Proxy is no field of HTTP, but becomes HTTP_PROXY in the environment of CGI programs. */
-static bool drop_from_request(const tnl_http_head *h, tnl_http_span name)
+static bool drop_from_request(tnl_http_span name)
 {
     static const char *const ours[] = {"Host",      "Content-Length", "Expect",
                                        "Forwarded", "X-Real-IP",      "Proxy"};
-    return is_one_of(name, ours, sizeof ours / sizeof *ours) || begins_like(name, "X-Forwarded-") ||
-           tnl_http_is_hop_by_hop(h, name);
+    return is_one_of(name, ours, sizeof ours / sizeof *ours) || begins_like(name, "X-Forwarded-");
+}
+
+/* The elements of the Connection fields; the parser has seen to it that there are not more. */
+typedef struct nominated {
+    tnl_http_span names[TNL_HTTP_MAX_CONNECTION];
+    size_t count;
+} nominated;
+
+static void find_nominated(nominated *n, const tnl_http_head *h)
+{
+    n->count = 0;
+    for (size_t i = 0; i < h->field_count; i++) {
+        tnl_http_span list = h->fields[i].value;
+        if (!tnl_http_is(h->fields[i].name, "Connection"))
+            continue;
+        while (n->count < TNL_HTTP_MAX_CONNECTION && tnl_http_list_next(&list, &n->names[n->count]))
+            n->count++;
+    }
+}
+
+static bool is_nominated(const nominated *n, tnl_http_span name)
+{
+    for (size_t i = 0; i < n->count; i++)
+        if (tnl_http_same(n->names[i], name))
+            return true;
+    return false;
 }
 
 static void add_fields(appender *a, const tnl_http_head *h, bool request, bool keep_trailer)
 {
+    nominated n;
+    find_nominated(&n, h);
     for (size_t i = 0; i < h->field_count; i++) {
         tnl_http_span name = h->fields[i].name;
-        if (request
-                ? drop_from_request(h, name)
-                : tnl_http_looks_like(name, "Content-Length") || tnl_http_is_hop_by_hop(h, name))
+        if (tnl_http_is_hop_by_hop_name(name) || is_nominated(&n, name))
+            continue;
+        if (request ? drop_from_request(name) : tnl_http_looks_like(name, "Content-Length"))
             continue;
         if (!keep_trailer && tnl_http_is(name, "Trailer"))
             continue;

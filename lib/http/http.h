@@ -139,7 +139,8 @@ bool tnl_http_idle(const tnl_http_parser *p);
 /* --- helpers on heads
  * ---------------------------------------------------------------------------------------------- */
 
-bool tnl_http_is(tnl_http_span s, const char *text); /* equal, ASCII case-insensitive */
+bool tnl_http_same(tnl_http_span a, tnl_http_span b); /* equal, ASCII case-insensitive */
+bool tnl_http_is(tnl_http_span s, const char *text);  /* equal, ASCII case-insensitive */
 const tnl_http_field *tnl_http_find(const tnl_http_head *h,
                                     const char *name); /* first field of that name or NULL */
 /* Whether a comma-separated list field (all occurrences) has the token, case-insensitive. */
@@ -151,6 +152,8 @@ bool tnl_http_list_next(tnl_http_span *list, tnl_http_span *element);
  * HTTP2-Settings, and the Proxy- fields that speak to the next hop. Trailer is not: it describes
  * the message. */
 bool tnl_http_is_hop_by_hop(const tnl_http_head *h, tnl_http_span name);
+/* The same without what Connection nominates. */
+bool tnl_http_is_hop_by_hop_name(tnl_http_span name);
 /* Equal after case folding and '_' counted as '-': for "X_Forwarded_For" look-alikes. */
 bool tnl_http_looks_like(tnl_http_span name, const char *canonical);
 /* The standard reason phrase ("Bad Gateway"); of an unknown status that of its class ("Server

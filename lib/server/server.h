@@ -5,6 +5,7 @@
 #include "auth/token.h"
 #include "base/event.h"
 #include "base/url.h"
+#include "io/conn.h"
 #include "io/loop.h"
 
 /*

@@ -7,7 +7,6 @@
 #include "tunnel/error.h"
 
 enum {
-    HANDSHAKE_MS = 10000,
     RECORD = 16 * 1024, /* the most plaintext in one record, RFC 8446 section 5.1 */
 };
 
@@ -24,9 +23,10 @@ typedef struct tls_conn {
     tnl_timer *limit;
     tnl_task work; /* starts the handshake, decrypts `held` */
     tnl_task end;  /* closed() after a failure */
-    char *name;    /* server side: SNI; client side: the address to verify */
+    char *name;    /* SNI, server side */
+    tnl_tls_verdict verdict;
     int error;
-    char *detail;
+    const char *text; /* static, or the verdict's */
     bool ready;
     bool wanted;
     bool running; /* inside pump() */
@@ -84,7 +84,7 @@ static void destroy(tls_conn *t)
     tnl_buf_free(&t->out);
     tnl_free(t->own_rx);
     tnl_free(t->name);
-    tnl_free(t->detail);
+    tnl_tls_verdict_free(&t->verdict);
     tnl_tls_ctx_unref(t->ctx);
     tnl_free(t);
 }
@@ -93,16 +93,16 @@ static void on_end(void *user)
 {
     tls_conn *t = user;
     if (t->base.events->closed)
-        t->base.events->closed(t->base.user, t->error, t->detail ? t->detail : "");
+        t->base.events->closed(t->base.user, t->error, t->text);
     destroy(t);
 }
 
+/* text must live as long as t. */
 static void set_error(tls_conn *t, int error, const char *text)
 {
     t->closing = true;
     t->error = error;
-    if (!t->detail)
-        t->detail = tnl_strdup(text);
+    t->text = text;
     tnl_timer_free(t->limit);
     t->limit = NULL;
     tnl_task_cancel(&t->work);
@@ -145,7 +145,7 @@ static void fail_tls(tls_conn *t, int rc)
         return;
     }
     int error = tnl_tls_error(rc, !t->ready, &text);
-    fail(t, error, text);
+    fail(t, error, t->verdict.detail ? t->verdict.detail : text);
 }
 
 static void tls_close(tnl_conn *c, bool reset)
@@ -164,7 +164,7 @@ static void tls_close(tnl_conn *c, bool reset)
 
 static void on_limit(void *user)
 {
-    fail(user, TUNNEL_E_TIMEOUT, "the TLS handshake was not done within 10 s");
+    fail(user, TUNNEL_E_TIMEOUT, "the TLS handshake took too long");
 }
 
 /* --- mbedTLS's reading and writing -------------------------------------------------------------- */
@@ -543,7 +543,7 @@ static void start(tls_conn *t, tnl_conn *lower)
 {
     t->lower = lower;
     tnl_conn_set_events(lower, &lower_events, t);
-    tnl_timer_start(t->limit, HANDSHAKE_MS);
+    tnl_timer_start(t->limit, t->ctx->handshake_ms);
     tnl_loop_defer(t->base.loop, &t->work);
 }
 
@@ -567,53 +567,6 @@ int tnl_tls_accept(tnl_conn **out, tnl_tls_server *s, tnl_conn *lower, const uin
     return 0;
 }
 
-/* Called for each certificate of a chain, the server's own at depth 0; adds what mbedTLS leaves out, words above all. */
-static int on_verify(void *user, mbedtls_x509_crt *cert, int depth, uint32_t *flags)
-{
-    tls_conn *t = user;
-    char text[TNL_TLS_DETAIL], names[160];
-    if (depth == 0 && t->name && !tnl_tls_cert_has_address(cert, t->name))
-        *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
-    if (*flags == 0)
-        return 0;
-    tnl_tls_cert_names(cert, names, sizeof(names));
-    if (*flags & MBEDTLS_X509_BADCERT_EXPIRED)
-        snprintf(text, sizeof(text), "the certificate of %s expired on %04d-%02d-%02d", names,
-                 cert->valid_to.year, cert->valid_to.mon, cert->valid_to.day);
-    else if (*flags & MBEDTLS_X509_BADCERT_FUTURE)
-        snprintf(text, sizeof(text),
-                 "the certificate of %s is valid only from %04d-%02d-%02d; is the clock right?",
-                 names, cert->valid_from.year, cert->valid_from.mon, cert->valid_from.day);
-    else if (*flags & MBEDTLS_X509_BADCERT_CN_MISMATCH)
-        snprintf(text, sizeof(text), "the certificate is for another name (%s)", names);
-    else if (*flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED)
-        snprintf(text, sizeof(text),
-                 "the certificate of %s is not signed by an authority that is trusted here", names);
-    else
-        snprintf(text, sizeof(text),
-                 "the certificate of %s is too weak or not meant for this use", names);
-    tnl_free(t->detail);
-    t->detail = tnl_strdup(text);
-    return 0;
-}
-
-static int set_peer_name(tls_conn *t, const char *server_name)
-{
-    char name[256];
-    size_t n = strlen(server_name);
-    if (n && server_name[n - 1] == '.')
-        n--;
-    if (n == 0 || n >= sizeof(name))
-        return TUNNEL_E_INVALID;
-    memcpy(name, server_name, n);
-    name[n] = '\0';
-    bool address = tnl_tls_is_address(name);
-    if (address && tnl_tls_conn_set_server_name(t, name))
-        return TUNNEL_E_NOMEM;
-    mbedtls_ssl_set_verify(&t->ssl, on_verify, t);
-    return mbedtls_ssl_set_hostname(&t->ssl, address ? NULL : name) ? TUNNEL_E_NOMEM : 0;
-}
-
 int tnl_tls_connect(tnl_conn **out, tnl_tls_client *c, tnl_conn *lower, const char *server_name,
                     const tnl_conn_events *ev, void *user)
 {
@@ -621,7 +574,7 @@ int tnl_tls_connect(tnl_conn **out, tnl_tls_client *c, tnl_conn *lower, const ch
     tls_conn *t = NULL;
     int rc = prepare(&t, (tnl_tls_ctx *)c, lower, ev, user);
     if (rc == 0)
-        rc = set_peer_name(t, server_name);
+        rc = tnl_tls_verdict_expect(&t->verdict, &t->ssl, server_name);
     if (rc) {
         if (t)
             destroy(t);

@@ -39,6 +39,7 @@ int tnl_tls_ctx_init(tnl_tls_ctx *ctx, int endpoint, void (*destroy)(tnl_tls_ctx
     static const unsigned char label[] = "libtunnel tls";
     ctx->refs = 1;
     ctx->destroy = destroy;
+    ctx->handshake_ms = TNL_TLS_HANDSHAKE_MS;
     tnl_buf_init(&ctx->tx, 2 * TNL_TLS_CHUNK);
     mbedtls_entropy_init(&ctx->entropy);
     mbedtls_ctr_drbg_init(&ctx->drbg);

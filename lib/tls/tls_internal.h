@@ -19,6 +19,7 @@ enum {
     TNL_TLS_DETAIL = 256,
     /* Read from the lower connection at once, and records collected before they are written. */
     TNL_TLS_CHUNK = 64 * 1024,
+    TNL_TLS_HANDSHAKE_MS = 10000,
 };
 
 /*
@@ -32,6 +33,7 @@ typedef struct tnl_tls_ctx {
     mbedtls_entropy_context entropy;
     mbedtls_ctr_drbg_context drbg;
     mbedtls_ssl_config conf;
+    uint64_t handshake_ms;
     uint8_t *rx;
     bool rx_busy;
     tnl_buf tx;
@@ -60,6 +62,16 @@ bool tnl_tls_cert_has_address(const mbedtls_x509_crt *cert, const char *address)
 bool tnl_tls_is_address(const char *host);
 /* Its names, as many as fit: "a.example, b.example, ...". */
 void tnl_tls_cert_names(const mbedtls_x509_crt *cert, char *out, size_t size);
+
+/* What a client wants of the server's certificate, and in words what is wrong with it. */
+typedef struct tnl_tls_verdict {
+    char *address; /* the numeric address that it must name; NULL: mbedTLS checks the name */
+    char *detail;  /* NULL: nothing wrong so far, or out of memory */
+} tnl_tls_verdict;
+
+/* Makes ssl check the certificate for server_name and tell *v. 0, TUNNEL_E_NOMEM or TUNNEL_E_INVALID. */
+int tnl_tls_verdict_expect(tnl_tls_verdict *v, mbedtls_ssl_context *ssl, const char *server_name);
+void tnl_tls_verdict_free(tnl_tls_verdict *v);
 
 /* The connection of an SSL context learns the SNI name. 0 or TUNNEL_E_NOMEM. */
 int tnl_tls_conn_set_server_name(void *conn, const char *name);
