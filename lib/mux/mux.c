@@ -266,12 +266,14 @@ static void unpin(tnl_stream *s, bool lost)
     tnl_list_remove(&s->ready);
     tnl_list_remove(&s->ack_ready);
     tnl_list_remove(&s->lazy_ack);
-    /* An acknowledgement may have been lost with the link, so it is stated again in any case. */
-    s->ack_due = true;
+    /* An acknowledgement may have been lost with the link, so it is stated again; but never for a stream that the peer may
+     * not know yet. */
+    s->ack_due = s->open_acked;
+    /* On another link the frames that follow could overtake an open that is under way on this one. */
+    s->open_sent = s->open_acked;
     if (lost) {
         s->out.sent = s->out.ring.start;
         s->out.end_sent = s->out.end_acked;
-        s->open_sent = s->open_acked;
     }
 }
 
