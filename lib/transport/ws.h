@@ -33,7 +33,6 @@ typedef struct tnl_ws_side {
     struct lws_log_cx *log;
     tnl_ws_transport *starting; /* whose connection libwebsockets is being given */
     int wake_fd;                /* libwebsockets' event descriptor; -1 */
-    bool wound_up;              /* libwebsockets has let go of its connections and handles */
 } tnl_ws_side;
 
 struct tnl_ws {

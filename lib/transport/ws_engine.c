@@ -88,9 +88,6 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *unuse
         return 0;
     case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER:
         return add_authorization(wsi, in, n);
-    case LWS_CALLBACK_PROTOCOL_DESTROY:
-        side_of(wsi)->wound_up = true;
-        return 0;
     case LWS_CALLBACK_ESTABLISHED:
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
     case LWS_CALLBACK_RECEIVE:
@@ -146,6 +143,7 @@ int tnl_ws_side_open(tnl_ws_side *s)
         .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_EXPLICIT_VHOSTS,
         .foreign_loops = loops,
+        .pcontext = &s->context,
         .protocols = protocols,
         .retry_and_idle_policy = &no_keepalive,
         .pt_serv_buf_size = SERVE_BUFFER,
@@ -178,32 +176,34 @@ static void side_init(tnl_ws_side *s, tnl_ws *w)
 }
 
 /*
- * With a loop of others, libwebsockets wants to be told twice: the first call closes its handles,
- * the second, when they have closed, frees the rest. 4.3 forgets its event descriptor on the way.
+ * With a loop of others, libwebsockets wants to be told again until it is done: at first it closes
+ * its handles, and when they have closed, it frees the rest and clears s->context. 4.3 forgets its
+ * event descriptor on the way.
  */
-static void side_free(tnl_ws_side *s)
+static bool side_wind_up(tnl_ws_side *s)
 {
+    if (!s->log)
+        return true;
     if (s->context)
         lws_context_destroy(s->context);
+    if (s->context)
+        return false;
 #if LWS_LIBRARY_VERSION_MAJOR == 4 && LWS_LIBRARY_VERSION_MINOR == 3
     if (s->wake_fd >= 0)
         close(s->wake_fd);
 #endif
     tnl_free(s->log);
-}
-
-static bool wound_up(const tnl_ws_side *s)
-{
-    return !s->context || s->wound_up;
+    s->log = NULL;
+    return true;
 }
 
 static bool wind_up(void *user)
 {
     tnl_ws *w = user;
-    if (!wound_up(&w->server) || !wound_up(&w->client))
-        return ++w->wind_up_turns >= WIND_UP_TURNS; /* better a leak than a crash or a spin */
-    side_free(&w->server);
-    side_free(&w->client);
+    bool server = side_wind_up(&w->server);
+    bool client = side_wind_up(&w->client);
+    if (!server || !client)
+        return ++w->wind_up_turns >= WIND_UP_TURNS; /* better a leak than a spin */
     tnl_map_free(&w->transports);
     tnl_free(w->bridge_buffer);
     tnl_free(w->out);
