@@ -144,6 +144,8 @@ static void on_finish(void *user)
     tnl_client *c = user;
     void (*closed)(void *) = c->closed;
     void *closed_user = c->closed_user;
+    if (c->held)
+        tnl_loop_release(c->loop);
     client_free(c);
     if (closed)
         closed(closed_user);
@@ -183,6 +185,9 @@ int tnl_client_start(tnl_client *c)
 {
     if (c->state != TNL_CLIENT_IDLE)
         return TUNNEL_E_STATE;
+    /* While it waits for its next attempt there is nothing else that keeps the loop running. */
+    c->held = true;
+    tnl_loop_hold(c->loop);
     tnl_client_connect(c);
     return 0;
 }

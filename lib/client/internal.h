@@ -47,6 +47,7 @@ struct tnl_client {
     size_t tunnel_count;
     uint64_t next_tunnel;
     tnl_task finish;
+    bool held;            /* the loop, from start until the client is freed */
     tnl_client_event_cb event;
     void *event_user;
     void (*closed)(void *user);
