@@ -8,6 +8,7 @@
 
 enum {
     RECORD = 16 * 1024, /* the most plaintext in one record, RFC 8446 section 5.1 */
+    FLUSH_AT = TNL_TLS_CHUNK + RECORD, /* so that a chunk of 64 KiB still leaves in one write */
 };
 
 typedef struct tls_conn {
@@ -375,7 +376,8 @@ static const tnl_conn_events lower_events = {
 
 /* --- the user's calls --------------------------------------------------------------------------- */
 
-static int write_record(tls_conn *t, const uint8_t *p, size_t n)
+/* Makes records of p[0..n). */
+static int encrypt(tls_conn *t, const uint8_t *p, size_t n)
 {
     while (n) {
         int rc = mbedtls_ssl_write(&t->ssl, p, n);
@@ -385,8 +387,11 @@ static int write_record(tls_conn *t, const uint8_t *p, size_t n)
         }
         p += rc;
         n -= (size_t)rc;
+        rc = tnl_buf_len(&t->out) >= FLUSH_AT ? flush(t) : 0;
+        if (rc)
+            return rc;
     }
-    return tnl_buf_len(&t->out) >= TNL_TLS_CHUNK ? flush(t) : 0;
+    return 0;
 }
 
 static int tls_write(tnl_conn *c, const tnl_iov *v, size_t n)
@@ -395,33 +400,36 @@ static int tls_write(tnl_conn *c, const tnl_iov *v, size_t n)
     if (!t->ready || t->closing || t->shut || !t->lower)
         return TUNNEL_E_STATE;
     uint8_t record[RECORD];
+    int most = mbedtls_ssl_get_max_out_record_payload(&t->ssl);
+    size_t full = most > 0 && most < RECORD ? (size_t)most : RECORD;
     size_t used = 0;
     int rc = 0;
     for (size_t i = 0; i < n && rc == 0; i++) {
         const uint8_t *p = v[i].p;
         size_t left = v[i].n;
         while (left && rc == 0) {
-            /* Small pieces go together into one record; whole records come from where they are. */
-            if (used == 0 && (left >= RECORD || i + 1 == n)) {
-                size_t cut = left < RECORD ? left : RECORD;
-                rc = write_record(t, p, cut);
+            /* Whole records, and what nothing follows, come from where they are. */
+            if (used == 0 && (left >= full || i + 1 == n)) {
+                size_t cut = i + 1 == n ? left : left / full * full;
+                rc = encrypt(t, p, cut);
                 p += cut;
                 left -= cut;
                 continue;
             }
-            size_t cut = left < RECORD - used ? left : RECORD - used;
+            /* Small pieces go together into one. */
+            size_t cut = left < full - used ? left : full - used;
             memcpy(record + used, p, cut);
             used += cut;
             p += cut;
             left -= cut;
-            if (used == RECORD) {
-                rc = write_record(t, record, used);
+            if (used == full) {
+                rc = encrypt(t, record, used);
                 used = 0;
             }
         }
     }
     if (used && rc == 0)
-        rc = write_record(t, record, used);
+        rc = encrypt(t, record, used);
     return rc ? rc : flush(t);
 }
 
