@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from harness import eventually
+from harness import eventually, ws
 from harness.net import Truncated, tls_trusting
 from harness.stack import app_bytes, sha256
 
@@ -253,7 +253,7 @@ def test_visitor_who_leaves_closes_the_upstream(edge, app, path, leave):
     app.await_visit(name, "seen")
     if path != "hang":
         assert conn.read_head().status == 200
-        conn.more()
+        conn.read_exactly(1)
     assert app.visit(name)["closed"] == 0
     getattr(conn, leave)()
     app.await_visit(name, "closed")
@@ -359,4 +359,26 @@ def test_endless_1xx_hurt_nobody_else(start, edge, script):
         for _ in range(200):
             conn.more()
             conn.buffer = b""
+    assert edge.status("/hello") == 200
+
+
+def test_websockets_of_visitors(start, edge, script):
+    """An upgrade both ends agree on is a byte stream from then on, in both directions."""
+    def serve(conn):
+        head = conn.read_head()
+        assert head.get("upgrade") == "websocket" and "pgrade" in head.get("connection", "")
+        conn.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                  "Connection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\nfirst")
+        while data := conn.sock.recv(4096):
+            conn.send(data.upper())
+    upstream = script(serve)
+    label = start.client(edge, upstream, subdomain=None).label()
+    with edge.dial() as conn:
+        conn.send(ws.upgrade_head(edge.name(label), path="/chat"))
+        assert conn.read_head().status == 101
+        assert conn.read_exactly(5) == b"first"
+        for n in range(20):
+            conn.send(f"word{n}")
+            assert conn.read_exactly(len(f"word{n}")) == f"WORD{n}".encode()
+    assert not upstream.failures
     assert edge.status("/hello") == 200

@@ -51,9 +51,9 @@ def test_forwarded_headers_are_set(edge):
 SPOOFED = ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"]
 
 
-@pytest.mark.parametrize("form", [str, str.lower, str.upper, lambda n: n.replace("-", "_"),
-                                  lambda n: n.replace("-F", "_F"), lambda n: "X-" + n[2:].replace("-", "_"),
-                                  lambda n: n.lower().replace("-", "_")])
+@pytest.mark.parametrize("form", [
+    str, str.lower, str.upper, lambda n: n.replace("-", "_"), lambda n: n.replace("-F", "_F"),
+    lambda n: "X-" + n[2:].replace("-", "_"), lambda n: n.lower().replace("-", "_")])
 def test_forwarded_headers_of_visitors_are_dropped(edge, form):
     headers = echo(edge, [(form(name), "6.6.6.6") for name in SPOOFED] * 2)
     assert "6.6.6.6" not in " ".join(headers)
@@ -64,8 +64,9 @@ def test_forwarded_headers_of_visitors_are_dropped(edge, form):
 
 
 def test_forwarded_headers_cannot_be_nominated_away(edge):
-    headers = echo(edge, [("Connection", "x-forwarded-for, X-Forwarded-Host, x-forwarded-proto, host"),
-                          ("X-Forwarded-For", "6.6.6.6")])
+    headers = echo(edge, [
+        ("Connection", "x-forwarded-for, X-Forwarded-Host, x-forwarded-proto, host"),
+        ("X-Forwarded-For", "6.6.6.6")])
     assert values_of(headers, "x-forwarded-for") == ["127.0.0.1"]
     assert values_of(headers, "x-forwarded-proto") == ["http"]
     assert values_of(headers, "host") == [edge.name("demo")]

@@ -71,9 +71,11 @@ HEADS = {
                              b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n",
     "chunked with junk": b"POST / HTTP/1.1\r\n" + H +
                          b"Transfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n",
-    "quoted chunked": b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
+    "quoted chunked": b"POST / HTTP/1.1\r\n" + H +
+                      b"Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
     "empty coding": b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding:\r\n\r\n0\r\n\r\n",
-    "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\n" + H +
+                           b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     # fields
     "space before the colon": b"GET / HTTP/1.1\r\n" + H + b"X-A : b\r\n\r\n",
     "space in the coding's name": b"POST / HTTP/1.1\r\n" + H +

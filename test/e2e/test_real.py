@@ -77,8 +77,8 @@ def test_conditional_requests(sites):
 
 
 @pytest.mark.parametrize("label", ["python", "python10", "node"])
-@pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+@pytest.mark.parametrize("chunked, size", [  # curl 7.88 itself hangs on an empty chunked file
+    (False, 0), (False, 5), (True, 5), (False, 3_000_000), (True, 3_000_000)])
 def test_uploads(sites, folder, label, chunked, size):
     body = os.urandom(size)
     (folder / "up").write_bytes(body)

@@ -120,7 +120,8 @@ def test_silent_holder_loses_the_name(start):
     assert answers(server, new_app)
 
 
-@pytest.mark.parametrize("extra", [[], ["--force"], ["same-instance"], ["same-instance", "--force"]])
+@pytest.mark.parametrize("extra", [
+    [], ["--force"], ["same-instance"], ["same-instance", "--force"]])
 def test_another_credential_never_takes_the_name(start, extra):
     server = start.server("--token", "second-credential")
     old_app, new_app = apps(start)

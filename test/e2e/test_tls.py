@@ -162,7 +162,8 @@ def test_half_hello_and_garbage_hurt_nobody(edge):
             conn.send(data)
             held.append(conn)
         for data in (b"\x16\x03\x01\xff\xff" + b"\xff" * 300, b"GET / HTTP/1.1\r\n\r\n",
-                     b"\x00" * 64, hello[:40] + b"\xee" * len(hello), b"\x15\x03\x01\x00\x02\x02\x28"):
+                     b"\x00" * 64, hello[:40] + b"\xee" * len(hello),
+                     b"\x15\x03\x01\x00\x02\x02\x28"):
             with dial("127.0.0.1", edge.tls_port) as conn:
                 conn.send(data)
                 conn.half_close()

@@ -17,7 +17,8 @@ def one_line(proc, code, *words):
 
 
 SERVER_OK = {"--listen": "127.0.0.1:{port}", "--domain": "localhost", "--token": "a-good-token-1"}
-CLIENT_OK = {"--server": "ws://127.0.0.1:{port}", "--subdomain": "demo", "--token": "a-good-token-1"}
+CLIENT_OK = {"--server": "ws://127.0.0.1:{port}", "--subdomain": "demo",
+             "--token": "a-good-token-1"}
 
 
 def argv(base, changes):
@@ -128,7 +129,8 @@ def test_bad_values_in_the_environment_name_their_variable(start):
     proc = start.program(SERVER_BIN, argv({**SERVER_OK, "--listen": None}, {}),
                          env={"TUNNEL_LISTEN": "nonsense"})
     one_line(proc, 2, "nonsense", "TUNNEL_LISTEN")
-    proc = start.program(CLIENT_BIN, ["http", "3000"] + argv({**CLIENT_OK, "--subdomain": None}, {}),
+    proc = start.program(CLIENT_BIN,
+                         ["http", "3000"] + argv({**CLIENT_OK, "--subdomain": None}, {}),
                          env={"TUNNEL_SUBDOMAIN": "Not A Label"})
     one_line(proc, 2, "Not A Label", "TUNNEL_SUBDOMAIN")
 

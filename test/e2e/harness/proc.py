@@ -78,7 +78,8 @@ class Proc:
         deadline = time.monotonic() + (timeout or HANG)
         while True:
             with self._changed:
-                hits = [m for k, t in self.lines if kind in (None, k) for m in [want.search(t)] if m]
+                found = (want.search(t) for k, t in self.lines if kind in (None, k))
+                hits = [m for m in found if m]
                 if len(hits) >= count:
                     return hits[count - 1]
                 ended = self.popen.poll() is not None and not any(

@@ -229,7 +229,8 @@ function resource(res, path) {
     const n = Number(/\d+/.exec(path)[0]);
     const filler = 'x'.repeat(n * 131 % 20000);
     let type = 'image/svg+xml';
-    let text = `<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"><!--${filler}--></svg>`;
+    let text = '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4">' +
+               `<!--${filler}--></svg>`;
     if (path.endsWith('.js')) {
         type = 'text/javascript';
         text = `/*${filler}*/ok('js');`;
@@ -243,13 +244,13 @@ function resource(res, path) {
 
 function handle(req, res) {
     stats.requests++;
-    const url = new URL(req.url, 'http://app');
-    if (url.pathname.startsWith('/res/'))
-        return resource(res, url.pathname);
-    const route = routes[url.pathname];
+    const [path, query] = req.url.split('?', 2); // as it came: nothing normalised
+    if (path.startsWith('/res/'))
+        return resource(res, path);
+    const route = routes[path];
     if (!route)
         return json(res, {error: 'no such page'}, 404);
-    route(req, res, url.searchParams);
+    route(req, res, new URLSearchParams(query));
 }
 
 function handleExpect(req, res) {
