@@ -83,12 +83,35 @@ static int error_of_name(const char *name)
     return 0;
 }
 
+/* What there is of the body (still in chunks, if it comes in chunks), and whether more is awaited.
+ */
+static tnl_str body_of(const tnl_answer *a, bool *complete)
+{
+    static const char last[] = "\r\n0\r\n\r\n";
+    tnl_str body = tnl_answer_rest(a);
+    size_t end = TNL_ANSWER_BODY_MAX;
+    if (a->chunked) {
+        /* The CRLF before the last chunk is the head's own when there is no other chunk. */
+        const char *from = body.p - 2;
+        const char *at = memmem(from, body.n + 2, last, sizeof(last) - 1);
+        if (at && (size_t)(at - body.p + 2) < end)
+            end = (size_t)(at - body.p + 2);
+    } else if (!a->until_end && a->body_n < end) {
+        end = (size_t)a->body_n;
+    }
+    *complete = body.n >= end;
+    if (body.n > end)
+        body.n = end;
+    return body;
+}
+
 /* The body is as complete as it gets: takes the reason out of it. */
 static tnl_answer_state refused_with_body(tnl_answer *a)
 {
     char name[64];
     char message[160];
-    tnl_str body = tnl_answer_rest(a);
+    bool complete;
+    tnl_str body = body_of(a, &complete);
     const char *brace = body.n ? memchr(body.p, '{', body.n)
                                : NULL; /* after the first chunk's size, if any */
     tnl_str object = brace ? (tnl_str){brace, body.n - (size_t)(brace - body.p)}
@@ -114,13 +137,9 @@ static tnl_answer_state refused_with_body(tnl_answer *a)
 
 static bool body_complete(const tnl_answer *a)
 {
-    tnl_str body = tnl_answer_rest(a);
-    if (body.n >= TNL_ANSWER_BODY_MAX)
-        return true;
-    if (a->chunked)
-        return (body.n >= 5 && memcmp(body.p, "0\r\n\r\n", 5) == 0) ||
-               (body.n >= 7 && memmem(body.p, body.n, "\r\n0\r\n\r\n", 7));
-    return !a->until_end && body.n >= a->body_n;
+    bool complete;
+    (void)body_of(a, &complete);
+    return complete;
 }
 
 static uint64_t number(tnl_str s)

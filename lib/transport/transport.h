@@ -45,7 +45,10 @@ static inline void tnl_transport_wake(tnl_transport *t)
     t->ops->wake(t);
 }
 
-/* Sends what pull() gives right now (one batch), closes politely; closed() follows soon (bounded by 2 s). */
+/*
+ * Sends what pull() gives right now (one batch, still in this turn if there is room), closes politely; closed() follows
+ * soon (bounded by 2 s). data() does not come any more.
+ */
 static inline void tnl_transport_close(tnl_transport *t)
 {
     t->ops->close(t);
@@ -70,6 +73,8 @@ void tnl_ws_free(tnl_ws *w);
  * anything that followed it. A plain socket is handed to libwebsockets itself, anything else is bridged. A text
  * message, or a message greater than TNL_TRANSPORT_BATCH, closes the transport with TUNNEL_E_PROTOCOL (WebSocket close
  * codes 1003 and 1009).
+ * Errors: TUNNEL_E_VERSION when the sub-protocol tunnel.v1 is not offered (the client was answered 400), PROTOCOL for a
+ * head without a key, NOMEM, IO.
  */
 int tnl_ws_accept(tnl_transport **out, tnl_ws *w, tnl_conn *c, const uint8_t *head, size_t n,
                   const tnl_transport_events *ev, void *user);
@@ -78,7 +83,9 @@ int tnl_ws_accept(tnl_transport **out, tnl_ws *w, tnl_conn *c, const uint8_t *he
  * Client: takes over `c` (also on failure), a ready connection to the server, and upgrades it: GET path with
  * Host: host and Authorization: authorization (NULL: none). The server's answer is read by us: anything but 101 ends in
  * closed() with its status and, for a JSON body with "error" and "message" members (at most 4 KiB), the detail
- * "ERROR: message". 10 s for the answer.
+ * "ERROR: message". 10 s for the answer. The error given is the one the body names ("AUTH_FAILED" and so on), else what
+ * the status stands for: 401 AUTH_FAILED, 403 DENIED, 407 PROXY, 426 VERSION, 408, 429 and 5xx REFUSED, others NOT_TUNNEL.
+ * Errors: TUNNEL_E_INVALID for control characters in the arguments, NOMEM.
  */
 int tnl_ws_connect(tnl_transport **out, tnl_ws *w, tnl_conn *c, const char *host, const char *path,
                    const char *authorization, const tnl_transport_events *ev, void *user);

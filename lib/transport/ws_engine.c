@@ -10,6 +10,7 @@
 
 enum {
     CLIENT_DESCRIPTORS = 1024,
+    CLIENT_BUFFER = 8 * 1024,
     SERVE_BUFFER = TNL_TRANSPORT_BATCH + LWS_PRE +
                    32, /* a batch and its frame header in one read */
     WIND_UP_TURNS = 1000,
@@ -121,10 +122,22 @@ static void emit(struct lws_log_cx *cx, int level, const char *line, size_t n)
         s->engine->log(s->engine->log_user, text);
 }
 
-static const struct lws_protocols protocols[] = {
+/*
+ * Every connection has a buffer of rx_buffer_size. The server hands data on from where it was read
+ * to and hardly touches that buffer, but the client copies everything through it.
+ */
+static const struct lws_protocols server_protocols[] = {
     {.name = TNL_WS_PROTOCOL,
      .callback = on_lws,
      .rx_buffer_size = TNL_TRANSPORT_BATCH,
+     .tx_packet_size = TNL_TRANSPORT_BATCH},
+    LWS_PROTOCOL_LIST_TERM,
+};
+
+static const struct lws_protocols client_protocols[] = {
+    {.name = TNL_WS_PROTOCOL,
+     .callback = on_lws,
+     .rx_buffer_size = CLIENT_BUFFER,
      .tx_packet_size = TNL_TRANSPORT_BATCH},
     LWS_PROTOCOL_LIST_TERM,
 };
@@ -138,16 +151,17 @@ int tnl_ws_side_open(tnl_ws_side *s)
         return 0;
     if (s->context)
         return TUNNEL_E_NOMEM; /* an earlier attempt got no further */
+    bool client = s == &s->engine->client;
     void *loops[] = {tnl_loop_uv(s->engine->loop)};
     struct lws_context_creation_info info = {
         .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_EXPLICIT_VHOSTS,
         .foreign_loops = loops,
         .pcontext = &s->context,
-        .protocols = protocols,
+        .protocols = client ? client_protocols : server_protocols,
         .retry_and_idle_policy = &no_keepalive,
         .pt_serv_buf_size = SERVE_BUFFER,
-        .fd_limit_per_thread = s == &s->engine->client ? CLIENT_DESCRIPTORS : 0,
+        .fd_limit_per_thread = client ? CLIENT_DESCRIPTORS : 0,
         .user = s,
         .vhost_name = "tunnel",
     };
