@@ -46,7 +46,8 @@ static int make_room(tnl_buf *b, size_t n)
             cap *= 2;
         if (cap > b->max)
             cap = b->max;
-        uint8_t *data = tnl_malloc(cap);
+        /* One byte more, for the NUL that vsnprintf() puts behind a text that fills the buffer. */
+        uint8_t *data = tnl_malloc(cap + 1);
         if (!data)
             return TUNNEL_E_NOMEM;
         if (b->data)
@@ -86,14 +87,13 @@ int tnl_buf_addf(tnl_buf *b, const char *format, ...)
     if (n < 0)
         return TUNNEL_E_INVALID;
 
-    /* One byte more than the text: vsnprintf ends it with a NUL, which is then given back. */
-    uint8_t *p = tnl_buf_reserve(b, (size_t)n + 1);
-    if (!p)
-        return TUNNEL_E_LIMIT;
+    int rc = make_room(b, (size_t)n);
+    if (rc)
+        return rc;
     va_start(args, format);
-    vsnprintf((char *)p, (size_t)n + 1, format, args);
+    vsnprintf((char *)b->data + b->tail, (size_t)n + 1, format, args);
     va_end(args);
-    tnl_buf_commit(b, (size_t)n);
+    b->tail += (size_t)n;
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/url.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "tunnel/error.h"
@@ -80,13 +81,14 @@ static int parse_port(uint16_t *port, const char *p, const char *end)
     return 0;
 }
 
-static bool host_chars(const char *host, bool ipv6)
+static bool is_host(const char *host, bool ipv6)
 {
-    for (; *host; host++) {
-        bool ok = alnum(*host) || *host == '.' || (ipv6 ? *host == ':' : *host == '-' || *host == '_');
-        if (!ok)
+    struct in6_addr address;
+    if (ipv6)
+        return inet_pton(AF_INET6, host, &address) == 1;
+    for (; *host; host++)
+        if (!alnum(*host) && *host != '.' && *host != '-' && *host != '_')
             return false;
-    }
     return true;
 }
 
@@ -107,7 +109,7 @@ static int parse_host_port(tnl_url *u, const char *p, const char *end)
             host_end = end;
         rest = host_end;
     }
-    if (copy_lower(u->host, sizeof(u->host), p, host_end) || !host_chars(u->host, u->ipv6))
+    if (copy_lower(u->host, sizeof(u->host), p, host_end) || !is_host(u->host, u->ipv6))
         return TUNNEL_E_INVALID;
     if (rest == end)
         return 0;
@@ -136,12 +138,14 @@ int tnl_url_parse(tnl_url *u, const char *text)
 
 bool tnl_host_is_loopback(const char *host)
 {
+    struct in_addr v4;
+    struct in6_addr v6;
     size_t n = strlen(host);
-    if (strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0)
+    if (strcmp(host, "localhost") == 0 || (n > 10 && strcmp(host + n - 10, ".localhost") == 0))
         return true;
-    if (n > 10 && strcmp(host + n - 10, ".localhost") == 0)
-        return true;
-    return strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == n;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
 bool tnl_is_label(const char *text)
