@@ -122,9 +122,11 @@ static void on_limit(void *user)
     report(c, c->resolution ? TUNNEL_E_RESOLVE : TUNNEL_E_TIMEOUT, what);
 }
 
-/* --- attempts ----------------------------------------------------------------------------------- */
+/* --- attempts -----------------------------------------------------------------------------------
+ */
 
-/* "Refused" is worth more to the reader than "unreachable", which other families of addresses often give. */
+/* "Refused" is worth more to the reader than "unreachable", which other families of addresses often
+ * give. */
 static void note_error(tnl_connect *c, int uv_error)
 {
     if (c->error == 0 || tnl_io_error(c->error) == TUNNEL_E_UNREACHABLE)
@@ -227,9 +229,11 @@ static void on_stagger(void *user)
     next_attempt(user);
 }
 
-/* --- names -------------------------------------------------------------------------------------- */
+/* --- names --------------------------------------------------------------------------------------
+ */
 
-/* Takes the resolver's addresses in its order, alternating between the families (RFC 8305 section 4). */
+/* Takes the resolver's addresses in its order, alternating between the families (RFC 8305 section
+ * 4). */
 static void take_addresses(tnl_connect *c, const struct addrinfo *list)
 {
     const struct addrinfo *of[2] = {list, list};
@@ -287,7 +291,8 @@ static int resolve(tnl_connect *c)
     return 0;
 }
 
-/* RFC 6761 section 6.3: localhost and all names below it are this machine, whatever a resolver says. */
+/* RFC 6761 section 6.3: localhost and all names below it are this machine, whatever a resolver
+ * says. */
 static bool is_localhost(const char *host)
 {
     size_t n = strlen(host);

@@ -99,7 +99,8 @@ static void on_connection(uv_stream_t *h, int status)
         accept_one(l);
 }
 
-/* --- binding ------------------------------------------------------------------------------------ */
+/* --- binding ------------------------------------------------------------------------------------
+ */
 
 typedef struct binding {
     const char *text; /* as the user wrote it */
@@ -193,8 +194,9 @@ static int bind_tcp(tnl_listener *l, const binding *b, int *out_fd)
         return explain(b, TUNNEL_E_INVALID,
                        "an address is written like 127.0.0.1:8080, [::1]:8080 or unix:/path");
     if (tnl_address_parse(&sa, strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, port))
-        return explain(b, TUNNEL_E_INVALID,
-                       "not a numeric address; 127.0.0.1 is this machine, 0.0.0.0 all its networks");
+        return explain(
+            b, TUNNEL_E_INVALID,
+            "not a numeric address; 127.0.0.1 is this machine, 0.0.0.0 all its networks");
     l->family = sa.ss_family;
     int fd = socket(l->family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)

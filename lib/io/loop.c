@@ -14,11 +14,13 @@ enum { MAX_TASK_ROUNDS = 8 };
 
 struct tnl_loop {
     uv_loop_t *uv;
-    uv_idle_t idle;   /* active while tasks wait: runs them before the poll and keeps it from blocking */
+    uv_idle_t
+        idle; /* active while tasks wait: runs them before the poll and keeps it from blocking */
     uv_check_t check; /* runs the tasks that the poll's callbacks added */
     tnl_list tasks;
     uint8_t *scratch;
-    size_t refs; /* the user's, one per internal handle, one per object that outlives its user's call */
+    size_t refs; /* the user's, one per internal handle, one per object that outlives its user's
+                    call */
     size_t holds;
     uint32_t turn;
     bool closing;
@@ -124,7 +126,8 @@ void tnl_loop_free(tnl_loop *l)
     tnl_loop_unref(l);
 }
 
-/* A socket that libuv writes to may raise SIGPIPE; the disposition is the process's, the mask is this thread's. */
+/* A socket that libuv writes to may raise SIGPIPE; the disposition is the process's, the mask is
+ * this thread's. */
 void tnl_loop_run(tnl_loop *l)
 {
     sigset_t pipe_set, before, pending;

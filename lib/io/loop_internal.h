@@ -13,7 +13,8 @@ uv_loop_t *tnl_loop_handle(tnl_loop *l);
 /* A number that changes with every turn: for budgets per turn. */
 uint32_t tnl_loop_turn(const tnl_loop *l);
 
-/* Keeps the loop's memory (scratch included) for something whose end may come after tnl_loop_free(). */
+/* Keeps the loop's memory (scratch included) for something whose end may come after
+ * tnl_loop_free(). */
 void tnl_loop_ref(tnl_loop *l);
 void tnl_loop_unref(tnl_loop *l);
 

@@ -23,7 +23,8 @@ enum {
     DEAF_MS = 30000,
 };
 
-/* What waits to be sent; exists only while something does. One half is with libuv, the other one collects. */
+/* What waits to be sent; exists only while something does. One half is with libuv, the other one
+ * collects. */
 typedef struct outq {
     uv_write_t req;
     tnl_buf sending;
@@ -50,7 +51,7 @@ typedef struct sock {
     bool reading;  /* libuv reads */
     bool in_alloc; /* libuv stands no stop and no close in there */
     bool shut;     /* shutdown was asked for */
-    bool deaf;     /* the peer takes no more: what is written is dropped, what it sent is still read */
+    bool deaf; /* the peer takes no more: what is written is dropped, what it sent is still read */
     bool closing;
 } sock;
 
@@ -84,7 +85,8 @@ static int descriptor(const sock *s)
     return uv_fileno(&s->u.handle, &fd) == 0 ? fd : -1;
 }
 
-/* --- the end ------------------------------------------------------------------------------------ */
+/* --- the end ------------------------------------------------------------------------------------
+ */
 
 static void drop_queue(sock *s)
 {
@@ -149,7 +151,8 @@ static void sock_close(tnl_conn *c, bool reset)
     begin_close(s);
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------------------
+ */
 
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
 {
@@ -161,7 +164,8 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
         s->turn = turn;
         s->turn_bytes = 0;
     }
-    /* An empty buffer ends libuv's loop of reads; the socket stays polled and goes on in the next turn. */
+    /* An empty buffer ends libuv's loop of reads; the socket stays polled and goes on in the next
+     * turn. */
     if (s->turn_bytes >= READ_PER_TURN)
         return;
 
@@ -239,7 +243,8 @@ static void sock_pause(tnl_conn *c)
     uv_read_stop(&s->u.stream);
 }
 
-/* --- writing ------------------------------------------------------------------------------------ */
+/* --- writing ------------------------------------------------------------------------------------
+ */
 
 static void on_deaf_timer(void *user)
 {
@@ -247,8 +252,8 @@ static void on_deaf_timer(void *user)
 }
 
 /*
- * The peer takes nothing more. It may have answered before it went (a server that refuses an upload), so what lies
- * unread is delivered first, if anyone wants it.
+ * The peer takes nothing more. It may have answered before it went (a server that refuses an
+ * upload), so what lies unread is delivered first, if anyone wants it.
  */
 static void write_failed(sock *s, int uv_error)
 {
@@ -266,7 +271,8 @@ static void write_failed(sock *s, int uv_error)
 
 static void send_fin(sock *s)
 {
-    /* The queue is empty, so that nothing of libuv's is in the way. ENOTCONN: the peer is gone; reading will tell. */
+    /* The queue is empty, so that nothing of libuv's is in the way. ENOTCONN: the peer is gone;
+     * reading will tell. */
     shutdown(descriptor(s), SHUT_WR);
 }
 
@@ -278,7 +284,8 @@ static int start_write(sock *s)
     tnl_buf empty = q->sending;
     q->sending = q->next;
     q->next = empty;
-    uv_buf_t b = uv_buf_init((char *)tnl_buf_bytes(&q->sending), (unsigned)tnl_buf_len(&q->sending));
+    uv_buf_t b = uv_buf_init((char *)tnl_buf_bytes(&q->sending),
+                             (unsigned)tnl_buf_len(&q->sending));
     return uv_write(&q->req, &s->u.stream, &b, 1, on_written);
 }
 
@@ -414,7 +421,8 @@ static void sock_shutdown(tnl_conn *c)
         send_fin(s);
 }
 
-/* --- birth -------------------------------------------------------------------------------------- */
+/* --- birth --------------------------------------------------------------------------------------
+ */
 
 static int sock_dup(tnl_conn *c)
 {

@@ -10,8 +10,8 @@
 /* Socket connections in the making, for the listener and the connector. */
 
 /*
- * A connection of family AF_INET, AF_INET6 or AF_UNIX around a libuv handle without a descriptor. It has no events; to
- * be opened by uv_accept() or a connect, or closed.
+ * A connection of family AF_INET, AF_INET6 or AF_UNIX around a libuv handle without a descriptor.
+ * It has no events; to be opened by uv_accept() or a connect, or closed.
  */
 int tnl_socket_new(tnl_conn **out, tnl_loop *l, int family);
 uv_stream_t *tnl_socket_stream(tnl_conn *c);

@@ -71,7 +71,8 @@ static void on_signal(uv_signal_t *h, int signum)
     s->caught(s->user, signum);
 }
 
-int tnl_signal_new(tnl_signal **out, tnl_loop *l, int signum, void (*caught)(void *user, int signum), void *user)
+int tnl_signal_new(tnl_signal **out, tnl_loop *l, int signum,
+                   void (*caught)(void *user, int signum), void *user)
 {
     *out = NULL;
     tnl_signal *s = tnl_calloc(1, sizeof(*s));

@@ -11,7 +11,8 @@
 
 enum { MAX_FILE = 8 * 1024 * 1024 };
 
-/* --- files -------------------------------------------------------------------------------------- */
+/* --- files --------------------------------------------------------------------------------------
+ */
 
 static int explain_errno(const char *file, int number, char *detail, size_t size)
 {
@@ -46,7 +47,8 @@ static int read_file(const char *file, uint8_t **out, size_t *n, char *detail, s
     for (;;) {
         uint8_t *p = tnl_buf_reserve(&b, 4096);
         if (!p) {
-            rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE, "%s: too big for a PEM file", file);
+            rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE, "%s: too big for a PEM file",
+                             file);
             break;
         }
         size_t got = fread(p, 1, 4096, f);
@@ -76,7 +78,8 @@ static void free_file(uint8_t *data, size_t n)
     tnl_free(data);
 }
 
-int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, char *detail, size_t size)
+int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, char *detail,
+                       size_t size)
 {
     uint8_t *data;
     size_t n = 0;
@@ -88,9 +91,11 @@ int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, c
         rc = tnl_tls_say(detail, size, TUNNEL_E_NOMEM, "%s: out of memory", file);
     else if (bad < 0 && strstr((const char *)data, "PRIVATE KEY-----"))
         rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE,
-                         "%s: a private key, not a certificate; are the two files exchanged?", file);
+                         "%s: a private key, not a certificate; are the two files exchanged?",
+                         file);
     else if (bad < 0)
-        rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE, "%s: not a certificate in PEM form", file);
+        rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE, "%s: not a certificate in PEM form",
+                         file);
     else if (bad > 0 && strict)
         rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE,
                          "%s: %d of its certificates cannot be read", file, bad);
@@ -98,7 +103,8 @@ int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, c
     return rc;
 }
 
-int tnl_tls_load_key(mbedtls_pk_context *key, const char *file, tnl_tls_ctx *ctx, char *detail, size_t size)
+int tnl_tls_load_key(mbedtls_pk_context *key, const char *file, tnl_tls_ctx *ctx, char *detail,
+                     size_t size)
 {
     uint8_t *data;
     size_t n = 0;
@@ -111,14 +117,17 @@ int tnl_tls_load_key(mbedtls_pk_context *key, const char *file, tnl_tls_ctx *ctx
                          "%s: the key has a pass phrase; remove it with `openssl pkey`", file);
     else if (bad && strstr((const char *)data, "BEGIN CERTIFICATE"))
         rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE,
-                         "%s: a certificate, not a private key; are the two files exchanged?", file);
+                         "%s: a certificate, not a private key; are the two files exchanged?",
+                         file);
     else if (bad)
-        rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE, "%s: not a private key in PEM form", file);
+        rc = tnl_tls_say(detail, size, TUNNEL_E_CERTIFICATE, "%s: not a private key in PEM form",
+                         file);
     free_file(data, n);
     return rc;
 }
 
-/* --- names -------------------------------------------------------------------------------------- */
+/* --- names --------------------------------------------------------------------------------------
+ */
 
 /* 2, 1 or 0 as tnl_tls_cert_fits(), for one name of a certificate. */
 static int fits(const char *pattern, size_t n, const char *name)
@@ -178,7 +187,8 @@ bool tnl_tls_cert_has_address(const mbedtls_x509_crt *cert, const char *address)
     return false;
 }
 
-/* Appends a name of the certificate; what is not plain ASCII is shown as '?', since it goes to a terminal. */
+/* Appends a name of the certificate; what is not plain ASCII is shown as '?', since it goes to a
+ * terminal. */
 static void add_name(char *out, size_t size, const unsigned char *p, size_t n)
 {
     size_t len = strlen(out);

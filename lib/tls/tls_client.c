@@ -41,7 +41,8 @@ static int load_authorities(tnl_tls_client *c, const char *ca_file, char *detail
                        "ca-certificates, or name a CA file");
 }
 
-int tnl_tls_client_new(tnl_tls_client **out, const char *ca_file, bool verify, char *detail, size_t size)
+int tnl_tls_client_new(tnl_tls_client **out, const char *ca_file, bool verify, char *detail,
+                       size_t size)
 {
     *out = NULL;
     tnl_tls_client *c = tnl_calloc(1, sizeof(*c));

@@ -7,7 +7,7 @@
 #include "tunnel/error.h"
 
 enum {
-    RECORD = 16 * 1024, /* the most plaintext in one record, RFC 8446 section 5.1 */
+    RECORD = 16 * 1024,                /* the most plaintext in one record, RFC 8446 section 5.1 */
     FLUSH_AT = TNL_TLS_CHUNK + RECORD, /* so that a chunk of 64 KiB still leaves in one write */
 };
 
@@ -15,11 +15,12 @@ typedef struct tls_conn {
     tnl_conn base;
     mbedtls_ssl_context ssl;
     tnl_tls_ctx *ctx;
-    tnl_conn *lower; /* NULL once it is gone or was left to finish by itself */
-    uint8_t *own_rx; /* for TLS inside TLS, where the context's buffer is in use */
+    tnl_conn *lower;      /* NULL once it is gone or was left to finish by itself */
+    uint8_t *own_rx;      /* for TLS inside TLS, where the context's buffer is in use */
     const uint8_t *fresh; /* what the lower connection has just given, not yet decrypted */
     size_t fresh_n;
-    tnl_buf held; /* what was not decrypted because the user had no room; the lower one is paused then */
+    tnl_buf held; /* what was not decrypted because the user had no room; the lower one is paused
+                     then */
     tnl_buf out;  /* records of the current call */
     tnl_timer *limit;
     tnl_task work; /* starts the handshake, decrypts `held` */
@@ -42,7 +43,8 @@ static tls_conn *of(tnl_conn *c)
     return TNL_CONTAINER(c, tls_conn, base);
 }
 
-/* --- the end ------------------------------------------------------------------------------------ */
+/* --- the end ------------------------------------------------------------------------------------
+ */
 
 static size_t orphan_space(void *user, uint8_t **p)
 {
@@ -123,7 +125,8 @@ static int flush(tls_conn *t)
     return rc;
 }
 
-/* The lower connection still delivers our alert; the user learns of the failure at the end of the turn. */
+/* The lower connection still delivers our alert; the user learns of the failure at the end of the
+ * turn. */
 static void fail(tls_conn *t, int error, const char *text)
 {
     if (t->closing)
@@ -168,7 +171,8 @@ static void on_limit(void *user)
     fail(user, TUNNEL_E_TIMEOUT, "the TLS handshake took too long");
 }
 
-/* --- mbedTLS's reading and writing -------------------------------------------------------------- */
+/* --- mbedTLS's reading and writing --------------------------------------------------------------
+ */
 
 static int bio_send(void *user, const unsigned char *p, size_t n)
 {
@@ -206,7 +210,8 @@ static bool has_input(const tls_conn *t)
     return tnl_buf_len(&t->held) || t->fresh_n || mbedtls_ssl_get_bytes_avail(&t->ssl);
 }
 
-/* --- moving on ---------------------------------------------------------------------------------- */
+/* --- moving on ----------------------------------------------------------------------------------
+ */
 
 static void handshake(tls_conn *t)
 {
@@ -289,8 +294,7 @@ static void pump(tls_conn *t)
         handshake(t);
     if (t->ready && !t->closing)
         read_records(t);
-    if (t->fresh_n && !t->closing && !t->base.ended &&
-        tnl_buf_add(&t->held, t->fresh, t->fresh_n))
+    if (t->fresh_n && !t->closing && !t->base.ended && tnl_buf_add(&t->held, t->fresh, t->fresh_n))
         fail(t, TUNNEL_E_NOMEM, tunnel_strerror(TUNNEL_E_NOMEM));
     t->fresh_n = 0;
     if (!t->closing)
@@ -304,7 +308,8 @@ static void on_work(void *user)
     pump(user);
 }
 
-/* --- the lower connection's events -------------------------------------------------------------- */
+/* --- the lower connection's events --------------------------------------------------------------
+ */
 
 static size_t lower_space(void *user, uint8_t **p)
 {
@@ -374,7 +379,8 @@ static const tnl_conn_events lower_events = {
     .closed = lower_closed,
 };
 
-/* --- the user's calls --------------------------------------------------------------------------- */
+/* --- the user's calls ---------------------------------------------------------------------------
+ */
 
 /* Makes records of p[0..n). */
 static int encrypt(tls_conn *t, const uint8_t *p, size_t n)
@@ -496,7 +502,8 @@ static const tnl_conn_ops tls_ops = {
     .peer = tls_peer,
 };
 
-/* --- birth -------------------------------------------------------------------------------------- */
+/* --- birth --------------------------------------------------------------------------------------
+ */
 
 int tnl_tls_conn_set_server_name(void *conn, const char *name)
 {
@@ -521,7 +528,8 @@ static void discard(tnl_conn *lower)
 }
 
 /* Everything but the start; on failure nothing is left but lower, as it was. */
-static int prepare(tls_conn **out, tnl_tls_ctx *ctx, tnl_conn *lower, const tnl_conn_events *ev, void *user)
+static int prepare(tls_conn **out, tnl_tls_ctx *ctx, tnl_conn *lower, const tnl_conn_events *ev,
+                   void *user)
 {
     tls_conn *t = tnl_calloc(1, sizeof(*t));
     if (!t)
@@ -555,13 +563,14 @@ static void start(tls_conn *t, tnl_conn *lower)
     tnl_loop_defer(t->base.loop, &t->work);
 }
 
-int tnl_tls_accept(tnl_conn **out, tnl_tls_server *s, tnl_conn *lower, const uint8_t *early, size_t n,
-                   const tnl_conn_events *ev, void *user)
+int tnl_tls_accept(tnl_conn **out, tnl_tls_server *s, tnl_conn *lower, const uint8_t *early,
+                   size_t n, const tnl_conn_events *ev, void *user)
 {
     *out = NULL;
     tls_conn *t = NULL;
     /* The context is the first member. */
-    int rc = n <= TNL_TLS_MAX_EARLY ? prepare(&t, (tnl_tls_ctx *)s, lower, ev, user) : TUNNEL_E_LIMIT;
+    int rc = n <= TNL_TLS_MAX_EARLY ? prepare(&t, (tnl_tls_ctx *)s, lower, ev, user)
+                                    : TUNNEL_E_LIMIT;
     if (rc == 0 && n)
         rc = tnl_buf_add(&t->held, early, n);
     if (rc) {

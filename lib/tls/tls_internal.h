@@ -23,9 +23,9 @@ enum {
 };
 
 /*
- * What both kinds of contexts have in common: the first member of each. The two buffers serve all connections of the
- * context in turn, so that an idle one owns none: `rx` holds what was just read while it is decrypted, `tx` is lent to
- * the connection that writes.
+ * What both kinds of contexts have in common: the first member of each. The two buffers serve all
+ * connections of the context in turn, so that an idle one owns none: `rx` holds what was just read
+ * while it is decrypted, `tx` is lent to the connection that writes.
  */
 typedef struct tnl_tls_ctx {
     size_t refs;
@@ -44,7 +44,8 @@ int tnl_tls_ctx_init(tnl_tls_ctx *ctx, int endpoint, void (*destroy)(tnl_tls_ctx
 void tnl_tls_ctx_free(tnl_tls_ctx *ctx);
 void tnl_tls_ctx_unref(tnl_tls_ctx *ctx);
 
-/* The TUNNEL_E_ code of an mbedTLS error during or after a handshake, and what to tell of it (static text). */
+/* The TUNNEL_E_ code of an mbedTLS error during or after a handshake, and what to tell of it
+ * (static text). */
 int tnl_tls_error(int rc, bool handshake, const char **text);
 
 /* Formats into detail (may be NULL) and returns error. */
@@ -52,8 +53,10 @@ int tnl_tls_say(char *detail, size_t size, int error, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
 /* Reads PEM files; one line in detail on failure. *chain and *key are initialised by the caller. */
-int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, char *detail, size_t size);
-int tnl_tls_load_key(mbedtls_pk_context *key, const char *file, tnl_tls_ctx *ctx, char *detail, size_t size);
+int tnl_tls_load_chain(mbedtls_x509_crt *chain, const char *file, bool strict, char *detail,
+                       size_t size);
+int tnl_tls_load_key(mbedtls_pk_context *key, const char *file, tnl_tls_ctx *ctx, char *detail,
+                     size_t size);
 
 /* How well a certificate fits a DNS name in lower case: 2 by name, 1 by wildcard, 0 not. */
 int tnl_tls_cert_fits(const mbedtls_x509_crt *cert, const char *name);
@@ -69,7 +72,8 @@ typedef struct tnl_tls_verdict {
     char *detail;  /* NULL: nothing wrong so far, or out of memory */
 } tnl_tls_verdict;
 
-/* Makes ssl check the certificate for server_name and tell *v. 0, TUNNEL_E_NOMEM or TUNNEL_E_INVALID. */
+/* Makes ssl check the certificate for server_name and tell *v. 0, TUNNEL_E_NOMEM or
+ * TUNNEL_E_INVALID. */
 int tnl_tls_verdict_expect(tnl_tls_verdict *v, mbedtls_ssl_context *ssl, const char *server_name);
 void tnl_tls_verdict_free(tnl_tls_verdict *v);
 

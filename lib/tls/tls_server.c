@@ -61,7 +61,8 @@ static bool normalise(char *out, const unsigned char *name, size_t n)
     return true;
 }
 
-/* All certificates that fit equally well are offered, so that a client without ECDSA finds the RSA one. */
+/* All certificates that fit equally well are offered, so that a client without ECDSA finds the RSA
+ * one. */
 static int on_server_name(void *user, mbedtls_ssl_context *ssl, const unsigned char *p, size_t n)
 {
     tnl_tls_server *s = user;
@@ -140,8 +141,7 @@ int tnl_tls_server_add(tnl_tls_server *s, const char *cert_file, const char *key
     certificate **more = tnl_realloc(s->certificates, (s->count + 1) * sizeof(*more));
     if (more)
         s->certificates = more;
-    if (!more ||
-        (s->count == 0 && mbedtls_ssl_conf_own_cert(&s->ctx.conf, &c->chain, &c->key))) {
+    if (!more || (s->count == 0 && mbedtls_ssl_conf_own_cert(&s->ctx.conf, &c->chain, &c->key))) {
         rc = tnl_tls_say(detail, size, TUNNEL_E_NOMEM, "%s: out of memory", cert_file);
         goto fail;
     }

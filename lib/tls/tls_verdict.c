@@ -25,8 +25,8 @@ static void say(tnl_tls_verdict *v, const mbedtls_x509_crt *cert, uint32_t flags
         snprintf(text, sizeof(text),
                  "the certificate of %s is not signed by an authority trusted here", names);
     else
-        snprintf(text, sizeof(text),
-                 "the certificate of %s is too weak or not meant for this use", names);
+        snprintf(text, sizeof(text), "the certificate of %s is too weak or not meant for this use",
+                 names);
     tnl_free(v->detail);
     v->detail = tnl_strdup(text);
 }

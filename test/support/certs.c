@@ -151,14 +151,13 @@ void test_certs_make(test_certs *c, const test_cert_spec *s)
     make_key(&m, s->rsa);
     if (s->issuer) {
         assert_int_equal(mbedtls_x509_crt_parse_file(&m.issuer, file_of(c, s->issuer, ".crt")), 0);
-        assert_int_equal(mbedtls_pk_parse_keyfile(&m.issuer_key, file_of(c, s->issuer, ".key"), NULL,
-                                                  mbedtls_ctr_drbg_random, &m.drbg),
+        assert_int_equal(mbedtls_pk_parse_keyfile(&m.issuer_key, file_of(c, s->issuer, ".key"),
+                                                  NULL, mbedtls_ctr_drbg_random, &m.drbg),
                          0);
     }
     fill_in(&m, s);
-    assert_int_equal(mbedtls_x509write_crt_pem(&m.cert, pem, sizeof(pem), mbedtls_ctr_drbg_random,
-                                               &m.drbg),
-                     0);
+    assert_int_equal(
+        mbedtls_x509write_crt_pem(&m.cert, pem, sizeof(pem), mbedtls_ctr_drbg_random, &m.drbg), 0);
     write_file(c, s->file, ".crt", (const char *)pem);
     assert_int_equal(mbedtls_pk_write_key_pem(&m.key, pem, sizeof(pem)), 0);
     write_file(c, s->file, ".key", (const char *)pem);

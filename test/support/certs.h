@@ -12,7 +12,8 @@ typedef struct test_certs {
 typedef struct test_cert_spec {
     const char *file;  /* FILE.crt and FILE.key in the folder */
     const char *cn;    /* NULL: the first name */
-    const char *names; /* subjectAltName, comma separated; numeric IPv4 addresses become IP entries; NULL: none */
+    const char *names; /* subjectAltName, comma separated; numeric IPv4 addresses become IP entries;
+                          NULL: none */
     const char *from;  /* "20240101000000"; NULL: 2024 to 2049 */
     const char *to;
     const char *issuer; /* FILE of a CA made before; NULL: signed by itself */

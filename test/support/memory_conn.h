@@ -6,8 +6,9 @@
 #include "io/conn.h"
 
 /*
- * A pair of connections without sockets that hands its bytes over in pieces of a chosen size, one piece a task, and can
- * cut a direction off after a chosen number of bytes. Reads and writes of one end are counted.
+ * A pair of connections without sockets that hands its bytes over in pieces of a chosen size, one
+ * piece a task, and can cut a direction off after a chosen number of bytes. Reads and writes of one
+ * end are counted.
  */
 typedef struct memory_conn {
     tnl_conn base;
@@ -16,7 +17,8 @@ typedef struct memory_conn {
     tnl_task deliver;
     tnl_task end;
     size_t piece;
-    size_t limit; /* bytes that this end may send in all; what comes later is lost and its end shows */
+    size_t
+        limit; /* bytes that this end may send in all; what comes later is lost and its end shows */
     size_t sent;
     unsigned writes;
     bool reading;

@@ -41,14 +41,16 @@ void test_loop_close(test_loop *l)
 
 bool test_turn(test_loop *l)
 {
-    /* By the time that passed since the last turn the timer could fire before the poll, which then never ends. */
+    /* By the time that passed since the last turn the timer could fire before the poll, which then
+     * never ends. */
     uv_update_time(tnl_loop_uv(l->loop));
     tnl_timer_start(l->tick, TICK_MS);
     uv_run(tnl_loop_uv(l->loop), UV_RUN_ONCE);
     return seconds() < l->deadline;
 }
 
-/* --- the user of a connection ------------------------------------------------------------------- */
+/* --- the user of a connection -------------------------------------------------------------------
+ */
 
 static void act(test_peer *p, test_moment now)
 {
@@ -153,7 +155,8 @@ void test_peer_free(test_peer *p)
     p->bytes = NULL;
 }
 
-/* --- bytes -------------------------------------------------------------------------------------- */
+/* --- bytes --------------------------------------------------------------------------------------
+ */
 
 uint64_t test_hash(uint64_t hash, const uint8_t *p, size_t n)
 {
@@ -188,7 +191,8 @@ bool test_pump(tnl_conn *c, uint64_t *sent, uint64_t total, size_t chunk)
     return *sent == total;
 }
 
-/* --- pairs -------------------------------------------------------------------------------------- */
+/* --- pairs --------------------------------------------------------------------------------------
+ */
 
 void test_pair(test_loop *l, test_peer *a, test_peer *b)
 {

@@ -72,7 +72,8 @@ void test_fill(uint8_t *p, size_t n, uint64_t offset);
 /* 0 or what tnl_conn_write() said. */
 int test_send(tnl_conn *c, const void *p, size_t n);
 
-/* Sends `total` bytes of the sequence as fast as the queue empties: call it until it returns true. */
+/* Sends `total` bytes of the sequence as fast as the queue empties: call it until it returns true.
+ */
 bool test_pump(tnl_conn *c, uint64_t *sent, uint64_t total, size_t chunk);
 
 /* Two connected AF_UNIX sockets as connections. */

@@ -1,156 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tls/tls.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "support/certs.h"
 #include "support/check.h"
 #include "support/memory_conn.h"
 #include "support/peer.h"
+#include "support/tls_rig.h"
 #include "tls/tls_internal.h"
 #include "tunnel/error.h"
-
-/* Made once for all tests: an authority and what it signed, and what it did not. */
-static test_certs certs;
-
-static const test_cert_spec specs[] = {
-    {.file = "ca", .cn = "Test CA", .ca = true, .rsa = false},
-    {.file = "a", .names = "a.test,localhost,127.0.0.1", .issuer = "ca"},
-    {.file = "b", .names = "b.test", .issuer = "ca", .rsa = true},
-    {.file = "wild", .names = "*.wild.test", .issuer = "ca"},
-    {.file = "cn", .cn = "cn.test", .issuer = "ca"},
-    {.file = "old", .names = "a.test", .issuer = "ca", .from = "20200101000000", .to = "20210203000000"},
-    {.file = "future", .names = "a.test", .issuer = "ca", .from = "20480101000000"},
-    {.file = "stranger", .names = "a.test"},
-    {.file = "exact-stranger", .names = "x.wild.test"},
-};
-
-static int make_certs(void **state)
-{
-    (void)state;
-    test_certs_open(&certs);
-    for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++)
-        test_certs_make(&certs, &specs[i]);
-    return 0;
-}
-
-static int remove_certs(void **state)
-{
-    (void)state;
-    test_certs_close(&certs);
-    return 0;
-}
-
-static const char *path(const char *base, const char *end)
-{
-    char name[64];
-    snprintf(name, sizeof(name), "%s%s", base, end);
-    return test_certs_path(&certs, name);
-}
-
-static void add(tnl_tls_server *s, const char *base)
-{
-    char detail[256] = "";
-    if (tnl_tls_server_add(s, path(base, ".crt"), path(base, ".key"), detail, sizeof(detail)))
-        fail_msg("%s", detail);
-}
-
-/* A client and a server over two connected sockets. */
-typedef struct rig {
-    test_loop l;
-    tnl_tls_server *server;
-    tnl_tls_client *client;
-    test_peer c, s;
-    test_peer lower_c, lower_s;
-} rig;
-
-static void rig_open(rig *r, const char *cert, const char *ca)
-{
-    char detail[256] = "";
-    memset(r, 0, sizeof(*r));
-    test_loop_open(&r->l);
-    assert_int_equal(tnl_tls_server_new(&r->server), 0);
-    if (cert)
-        add(r->server, cert);
-    if (tnl_tls_client_new(&r->client, ca ? path(ca, ".crt") : NULL, ca != NULL, detail,
-                           sizeof(detail)))
-        fail_msg("%s", detail);
-    test_peer_init(&r->c);
-    test_peer_init(&r->s);
-}
-
-/* Also frees the contexts at once: the connections keep them. */
-static void rig_connect(rig *r, const char *name)
-{
-    tnl_conn *c;
-    test_tcp_pair(&r->l, &r->lower_c, &r->lower_s);
-    assert_int_equal(tnl_tls_accept(&c, r->server, r->lower_s.c, NULL, 0, &test_peer_events, &r->s), 0);
-    r->s.c = c;
-    assert_int_equal(tnl_tls_connect(&c, r->client, r->lower_c.c, name, &test_peer_events, &r->c), 0);
-    r->c.c = c;
-    test_peer_free(&r->lower_c);
-    test_peer_free(&r->lower_s);
-}
-
-static void rig_close(rig *r)
-{
-    if (r->c.c)
-        tnl_conn_close(r->c.c);
-    if (r->s.c)
-        tnl_conn_close(r->s.c);
-    UNTIL(&r->l, !r->c.c && !r->s.c);
-    assert_true(r->c.closes <= 1 && r->s.closes <= 1);
-    tnl_tls_server_unref(r->server);
-    tnl_tls_client_unref(r->client);
-    test_loop_close(&r->l);
-    test_peer_free(&r->c);
-    test_peer_free(&r->s);
-}
-
-static tnl_tls_ctx *ctx_of(void *context)
-{
-    return context; /* its first member */
-}
-
-static void only(rig *r, mbedtls_ssl_protocol_version version)
-{
-    mbedtls_ssl_conf_max_tls_version(&ctx_of(r->server)->conf, version);
-    mbedtls_ssl_conf_min_tls_version(&ctx_of(r->server)->conf, version);
-}
-
-static const mbedtls_ssl_protocol_version versions[] = {MBEDTLS_SSL_VERSION_TLS1_2,
-                                                        MBEDTLS_SSL_VERSION_TLS1_3};
-
-static rig *rig_ready(mbedtls_ssl_protocol_version version)
-{
-    rig *r = malloc(sizeof(*r));
-    assert_non_null(r);
-    rig_open(r, "a", "ca");
-    only(r, version);
-    rig_connect(r, "a.test");
-    UNTIL(&r->l, r->c.readies && r->s.readies);
-    return r;
-}
-
-static void rig_free(rig *r)
-{
-    rig_close(r);
-    free(r);
-}
 
 static void both_versions_shake_hands(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        rig *r = rig_ready(versions[i]);
+        tls_rig *r = tls_rig_ready(tls_rig_versions[i]);
         assert_string_equal(tnl_tls_server_name(r->s.c), "a.test");
         assert_string_equal(tnl_conn_peer(r->s.c).host, "127.0.0.1");
         assert_int_equal(tnl_conn_dup(r->s.c), TUNNEL_E_UNSUPPORTED);
@@ -162,7 +31,7 @@ static void both_versions_shake_hands(void **state)
         assert_int_equal(test_send(r->s.c, "pong!", 5), 0);
         UNTIL(&r->l, r->c.received == 5);
         assert_memory_equal(r->c.bytes, "pong!", 5);
-        rig_free(r);
+        tls_rig_free(r);
     }
 }
 
@@ -180,7 +49,7 @@ static uint64_t hash_of(uint64_t total)
 
 static void echo_over(mbedtls_ssl_protocol_version version, size_t chunk, size_t room)
 {
-    rig *r = rig_ready(version);
+    tls_rig *r = tls_rig_ready(version);
     const uint64_t total = chunk < 100 ? 5000 : 4u << 20;
     uint64_t sent = 0;
     r->s.echo = r->s.echo_end = true;
@@ -193,16 +62,16 @@ static void echo_over(mbedtls_ssl_protocol_version version, size_t chunk, size_t
     assert_int_equal(r->s.eofs, 1);
     assert_true(r->s.received == total && r->c.received == total);
     assert_true(r->c.hash == hash_of(total) && r->s.hash == r->c.hash);
-    rig_free(r);
+    tls_rig_free(r);
 }
 
 static void everything_comes_back_in_order(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        echo_over(versions[i], 64 * 1024, 64 * 1024);
-        echo_over(versions[i], 40000, 777);
-        echo_over(versions[i], 3, 64 * 1024);
+        echo_over(tls_rig_versions[i], 64 * 1024, 64 * 1024);
+        echo_over(tls_rig_versions[i], 40000, 777);
+        echo_over(tls_rig_versions[i], 3, 64 * 1024);
     }
 }
 
@@ -212,7 +81,7 @@ static void pieces_share_records(void **state)
     enum { PIECES = 200, SIZE = 300 };
     static uint8_t data[PIECES * SIZE + 50000];
     tnl_iov v[PIECES + 1];
-    rig *r = rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
+    tls_rig *r = tls_rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
     test_fill(data, sizeof(data), 0);
     for (size_t i = 0; i < PIECES; i++)
         v[i] = (tnl_iov){data + i * SIZE, SIZE};
@@ -223,13 +92,14 @@ static void pieces_share_records(void **state)
     assert_true(r->s.hash == test_hash(0, data, sizeof(data)));
     /* 110,000 bytes are 7 records of 16 KiB; the peer's data() comes once for each. */
     assert_int_equal(r->s.data_calls, 7);
-    rig_free(r);
+    tls_rig_free(r);
 }
 
-/* --- over the in-memory pair --------------------------------------------------------------------- */
+/* --- over the in-memory pair ---------------------------------------------------------------------
+ */
 
 typedef struct mem_rig {
-    rig r;
+    tls_rig r;
     memory_conn *c, *s;
 } mem_rig;
 
@@ -241,10 +111,11 @@ static void mem_connect(mem_rig *m, size_t piece, size_t client_limit, size_t se
     m->s->limit = server_limit;
     test_peer_init(&m->r.c);
     test_peer_init(&m->r.s);
-    assert_int_equal(tnl_tls_accept(&c, m->r.server, &m->s->base, NULL, 0, &test_peer_events, &m->r.s), 0);
+    assert_int_equal(
+        tnl_tls_accept(&c, m->r.server, &m->s->base, NULL, 0, &test_peer_events, &m->r.s), 0);
     m->r.s.c = c;
-    assert_int_equal(tnl_tls_connect(&c, m->r.client, &m->c->base, "a.test", &test_peer_events, &m->r.c),
-                     0);
+    assert_int_equal(
+        tnl_tls_connect(&c, m->r.client, &m->c->base, "a.test", &test_peer_events, &m->r.c), 0);
     m->r.c.c = c;
 }
 
@@ -264,10 +135,10 @@ static void any_split_will_do(void **state)
     (void)state;
     for (size_t v = 0; v < 2; v++) {
         mem_rig *m = malloc(sizeof(*m));
-        rig_open(&m->r, "a", "ca");
+        tls_rig_open(&m->r, "a", "ca");
         test_peer_free(&m->r.c);
         test_peer_free(&m->r.s);
-        only(&m->r, versions[v]);
+        tls_rig_only(&m->r, tls_rig_versions[v]);
         for (size_t piece = 1; piece < 200; piece = piece * 3 + 1) {
             mem_connect(m, piece, SIZE_MAX, SIZE_MAX);
             UNTIL(&m->r.l, m->r.c.readies && m->r.s.readies);
@@ -283,7 +154,7 @@ static void any_split_will_do(void **state)
         }
         test_peer_init(&m->r.c);
         test_peer_init(&m->r.s);
-        rig_close(&m->r);
+        tls_rig_close(&m->r);
         free(m);
     }
 }
@@ -294,13 +165,14 @@ static void flights_are_written_whole(void **state)
     (void)state;
     for (size_t v = 0; v < 2; v++) {
         mem_rig *m = malloc(sizeof(*m));
-        rig_open(&m->r, "a", "ca");
+        tls_rig_open(&m->r, "a", "ca");
         test_peer_free(&m->r.c);
         test_peer_free(&m->r.s);
-        only(&m->r, versions[v]);
+        tls_rig_only(&m->r, tls_rig_versions[v]);
         mem_connect(m, SIZE_MAX, SIZE_MAX, SIZE_MAX);
         UNTIL(&m->r.l, m->r.c.readies && m->r.s.readies);
-        /* Both: hello, then keys and Finished. Server: its half; then Finished (1.2), the ticket (1.3). */
+        /* Both: hello, then keys and Finished. Server: its half; then Finished (1.2), the ticket
+         * (1.3). */
         assert_int_equal(m->c->writes, 2);
         assert_int_equal(m->s->writes, 2);
         static const uint8_t data[65536];
@@ -309,7 +181,7 @@ static void flights_are_written_whole(void **state)
         mem_disconnect(m);
         test_peer_init(&m->r.c);
         test_peer_init(&m->r.s);
-        rig_close(&m->r);
+        tls_rig_close(&m->r);
         free(m);
     }
 }
@@ -348,10 +220,10 @@ static void truncation_is_noticed_at_every_byte(void **state)
     (void)state;
     for (size_t v = 0; v < 2; v++) {
         mem_rig *m = malloc(sizeof(*m));
-        rig_open(&m->r, "a", "ca");
+        tls_rig_open(&m->r, "a", "ca");
         test_peer_free(&m->r.c);
         test_peer_free(&m->r.s);
-        only(&m->r, versions[v]);
+        tls_rig_only(&m->r, tls_rig_versions[v]);
         mem_connect(m, SIZE_MAX, SIZE_MAX, SIZE_MAX);
         m->r.s.echo = m->r.s.echo_end = true;
         UNTIL(&m->r.l, m->r.c.readies && m->r.s.readies);
@@ -368,93 +240,15 @@ static void truncation_is_noticed_at_every_byte(void **state)
             cut_at(m, SIZE_MAX, cut);
         test_peer_init(&m->r.c);
         test_peer_init(&m->r.s);
-        rig_close(&m->r);
+        tls_rig_close(&m->r);
         free(m);
     }
-}
-
-/* --- certificates ------------------------------------------------------------------------------- */
-
-/* Connects and waits for both ends to be ready, or closed. */
-static rig *attempt(const char *const *server_certs, const char *ca, const char *name)
-{
-    rig *r = malloc(sizeof(*r));
-    assert_non_null(r);
-    rig_open(r, NULL, ca);
-    while (*server_certs)
-        add(r->server, *server_certs++);
-    rig_connect(r, name);
-    UNTIL(&r->l, (r->c.readies || r->c.closes) && (r->s.readies || r->s.closes));
-    for (int i = 0; i < 3; i++)
-        test_turn(&r->l);
-    return r;
-}
-
-#define CERTS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-static void accepted(const char *const *server_certs, const char *ca, const char *name)
-{
-    rig *r = attempt(server_certs, ca, name);
-    if (!r->c.readies || r->c.closes)
-        fail_msg("%s: %s", name, r->c.detail);
-    rig_free(r);
-}
-
-static void refused(const char *const *server_certs, const char *ca, const char *name, const char *words)
-{
-    rig *r = attempt(server_certs, ca, name);
-    assert_int_equal(r->c.readies, 0);
-    assert_int_equal(r->c.closes, 1);
-    if (r->c.error != TUNNEL_E_CERTIFICATE || !strstr(r->c.detail, words))
-        fail_msg("%s: %d, %s", name, r->c.error, r->c.detail);
-    UNTIL(&r->l, r->s.closes);
-    assert_int_equal(r->s.error, TUNNEL_E_TLS);
-    rig_free(r);
-}
-
-static void certificates_are_verified(void **state)
-{
-    (void)state;
-    accepted(CERTS("a"), "ca", "a.test");
-    accepted(CERTS("a"), "ca", "A.Test.");
-    accepted(CERTS("a"), "ca", "localhost");
-    accepted(CERTS("a"), "ca", "127.0.0.1");
-    accepted(CERTS("b"), "ca", "b.test");
-    accepted(CERTS("stranger"), "stranger", "a.test");
-    refused(CERTS("a"), "stranger", "a.test", "not signed by an authority trusted here");
-    refused(CERTS("stranger"), "ca", "a.test", "not signed by an authority trusted here");
-    refused(CERTS("a"), "ca", "other.test", "for another name (127.0.0.1, localhost, a.test)");
-    refused(CERTS("a"), "ca", "127.0.0.2", "for another name");
-    refused(CERTS("a"), "ca", "::1", "for another name");
-    refused(CERTS("b"), "ca", "127.0.0.1", "for another name (b.test)");
-    refused(CERTS("old"), "ca", "a.test", "the certificate of a.test expired on 2021-02-03");
-    refused(CERTS("future"), "ca", "a.test", "is valid only from 2048-01-01");
-    /* Without verification all of them do. */
-    accepted(CERTS("stranger"), NULL, "x.test");
-    accepted(CERTS("old"), NULL, "127.0.0.1");
-}
-
-static void certificates_are_chosen_by_name(void **state)
-{
-    (void)state;
-    const char *const *all = CERTS("a", "b", "wild", "cn");
-    accepted(all, "ca", "a.test");
-    accepted(all, "ca", "b.test");
-    accepted(all, "ca", "B.TEST.");
-    accepted(all, "ca", "x.wild.test");
-    accepted(all, "ca", "cn.test");
-    accepted(all, "ca", "127.0.0.1"); /* sends no name: the first one */
-    refused(all, "ca", "wild.test", "for another name (127.0.0.1, localhost, a.test)");
-    refused(all, "ca", "x.y.wild.test", "for another name (127.0.0.1, localhost, a.test)");
-    refused(all, "ca", "unknown.test", "for another name (127.0.0.1, localhost, a.test)");
-    /* A name beats a wildcard. */
-    refused(CERTS("a", "wild", "exact-stranger"), "ca", "x.wild.test", "not signed");
 }
 
 static void a_context_lives_as_long_as_its_connections(void **state)
 {
     (void)state;
-    rig *r = rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
+    tls_rig *r = tls_rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
     tnl_tls_server_unref(r->server);
     tnl_tls_client_unref(r->client);
     r->server = NULL;
@@ -462,69 +256,11 @@ static void a_context_lives_as_long_as_its_connections(void **state)
     tnl_conn_resume(r->s.c);
     assert_int_equal(test_send(r->c.c, "x", 1), 0);
     UNTIL(&r->l, r->s.received == 1);
-    rig_free(r);
+    tls_rig_free(r);
 }
 
-static void add_fails(const char *cert_path, const char *key_path, int error, const char *words)
-{
-    char detail[256] = "", cert[256], key[256];
-    snprintf(cert, sizeof(cert), "%s", cert_path);
-    snprintf(key, sizeof(key), "%s", key_path);
-    tnl_tls_server *s;
-    assert_int_equal(tnl_tls_server_new(&s), 0);
-    int rc = tnl_tls_server_add(s, cert, key, detail, sizeof(detail));
-    if (rc != error || !strstr(detail, words))
-        fail_msg("%d, %s", rc, detail);
-    assert_int_equal(tnl_tls_server_add(s, cert, key, NULL, 0), error);
-    add(s, "a");
-    tnl_tls_server_unref(s);
-}
-
-static void write_text(const char *file, const char *text)
-{
-    FILE *f = fopen(test_certs_path(&certs, file), "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static void bad_files_are_explained(void **state)
-{
-    (void)state;
-    char detail[256];
-    tnl_tls_client *c;
-    char crt[256], key[256];
-    snprintf(crt, sizeof(crt), "%s", path("a", ".crt"));
-    snprintf(key, sizeof(key), "%s", path("a", ".key"));
-    add_fails("/nonexistent.crt", key, TUNNEL_E_NOT_FOUND, "/nonexistent.crt: no such file");
-    add_fails(crt, "/nonexistent.key", TUNNEL_E_NOT_FOUND, "/nonexistent.key: no such file");
-    add_fails(crt, path("b", ".key"), TUNNEL_E_CERTIFICATE, "is not the key of the first certificate in");
-    add_fails(crt, path("wild", ".key"), TUNNEL_E_CERTIFICATE, "is not the key of");
-    add_fails(key, crt, TUNNEL_E_CERTIFICATE, "are the two files exchanged?");
-    add_fails(crt, crt, TUNNEL_E_CERTIFICATE, "a certificate, not a private key");
-    add_fails("/tmp", key, TUNNEL_E_CERTIFICATE, "/tmp: a directory, not a PEM file");
-    add_fails("/dev/zero", key, TUNNEL_E_CERTIFICATE, "too big");
-    write_text("empty", "");
-    write_text("garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    add_fails(path("empty", ""), key, TUNNEL_E_CERTIFICATE, "not a certificate in PEM form");
-    add_fails(path("garbage", ""), key, TUNNEL_E_CERTIFICATE, "not a certificate in PEM form");
-    add_fails(crt, path("empty", ""), TUNNEL_E_CERTIFICATE, "not a private key in PEM form");
-    if (geteuid() != 0) {
-        chmod(path("garbage", ""), 0);
-        add_fails(path("garbage", ""), key, TUNNEL_E_ACCESS, "check its permissions");
-    }
-    assert_int_equal(tnl_tls_client_new(&c, "/nonexistent", true, detail, sizeof(detail)),
-                     TUNNEL_E_NOT_FOUND);
-    assert_string_equal(detail, "/nonexistent: no such file");
-    assert_int_equal(tnl_tls_client_new(&c, path("empty", ""), true, detail, sizeof(detail)),
-                     TUNNEL_E_CERTIFICATE);
-    /* The system's store, if it has one. */
-    int rc = tnl_tls_client_new(&c, NULL, true, detail, sizeof(detail));
-    assert_true(rc == 0 || rc == TUNNEL_E_NOT_FOUND);
-    tnl_tls_client_unref(c);
-}
-
-/* --- bad input ---------------------------------------------------------------------------------- */
+/* --- bad input ----------------------------------------------------------------------------------
+ */
 
 /* A server whose visitor is not TLS but `fd`. */
 typedef struct visit {
@@ -543,7 +279,7 @@ static visit *visit_open(const void *early, size_t n)
     test_loop_open(&v->l);
     test_peer_init(&v->p);
     assert_int_equal(tnl_tls_server_new(&v->server), 0);
-    add(v->server, "a");
+    tls_rig_add(v->server, "a");
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
     v->fd = fd[0];
     assert_int_equal(tnl_conn_from_fd(&c, v->l.loop, fd[1], &test_peer_events, &v->p), 0);
@@ -604,7 +340,7 @@ static void half_a_hello_runs_into_the_limit(void **state)
     (void)state;
     static const uint8_t half[] = {0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3};
     visit *v = visit_open(half, sizeof(half));
-    assert_int_equal(ctx_of(v->server)->handshake_ms, 10000);
+    assert_int_equal(tls_rig_ctx(v->server)->handshake_ms, 10000);
     visit_close(v);
 
     test_loop l;
@@ -614,7 +350,7 @@ static void half_a_hello_runs_into_the_limit(void **state)
     test_pair(&l, &p, &other);
     tnl_tls_server *s;
     assert_int_equal(tnl_tls_server_new(&s), 0);
-    ctx_of(s)->handshake_ms = 50;
+    tls_rig_ctx(s)->handshake_ms = 50;
     lower = p.c;
     assert_int_equal(tnl_tls_accept(&c, s, lower, half, sizeof(half), &test_peer_events, &p), 0);
     p.c = c;
@@ -640,7 +376,8 @@ static void early_bytes_are_bounded(void **state)
     test_loop_open(&l);
     test_pair(&l, &p, &other);
     assert_int_equal(tnl_tls_server_new(&s), 0);
-    assert_int_equal(tnl_tls_accept(&c, s, p.c, much, sizeof(much), &test_peer_events, &p), TUNNEL_E_LIMIT);
+    assert_int_equal(tnl_tls_accept(&c, s, p.c, much, sizeof(much), &test_peer_events, &p),
+                     TUNNEL_E_LIMIT);
     assert_null(c);
     tnl_conn_resume(other.c);
     UNTIL(&l, other.eofs || other.closes);
@@ -654,13 +391,14 @@ static void early_bytes_are_bounded(void **state)
     test_peer_free(&other);
 }
 
-/* --- ends --------------------------------------------------------------------------------------- */
+/* --- ends ---------------------------------------------------------------------------------------
+ */
 
 static void each_direction_ends_by_itself(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        rig *r = rig_ready(versions[i]);
+        tls_rig *r = tls_rig_ready(tls_rig_versions[i]);
         tnl_conn_resume(r->c.c);
         tnl_conn_resume(r->s.c);
         assert_int_equal(test_send(r->c.c, "last", 4), 0);
@@ -678,7 +416,7 @@ static void each_direction_ends_by_itself(void **state)
         for (int turn = 0; turn < 3; turn++)
             test_turn(&r->l);
         assert_true(r->c.c && r->s.c);
-        rig_free(r);
+        tls_rig_free(r);
     }
 }
 
@@ -686,7 +424,7 @@ static void an_end_without_close_notify_is_none(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        rig *r = rig_ready(versions[i]);
+        tls_rig *r = tls_rig_ready(tls_rig_versions[i]);
         tnl_conn_resume(r->c.c);
         assert_int_equal(test_send(r->s.c, "half an ans", 11), 0);
         tnl_conn_close(r->s.c);
@@ -695,7 +433,7 @@ static void an_end_without_close_notify_is_none(void **state)
         assert_int_equal(r->c.eofs, 0);
         assert_int_equal(r->c.error, TUNNEL_E_RESET);
         assert_non_null(strstr(r->c.detail, "close_notify"));
-        rig_free(r);
+        tls_rig_free(r);
     }
 }
 
@@ -704,7 +442,7 @@ static void finish_with_unread_input_loses_nothing(void **state)
     (void)state;
     static const uint8_t upload[100000];
     for (size_t i = 0; i < 2; i++) {
-        rig *r = rig_ready(versions[i]);
+        tls_rig *r = tls_rig_ready(tls_rig_versions[i]);
         tnl_conn_resume(r->c.c);
         assert_int_equal(test_send(r->c.c, upload, sizeof(upload)), 0);
         assert_int_equal(test_send(r->s.c, "HTTP/1.1 413\r\n", 14), 0);
@@ -716,7 +454,7 @@ static void finish_with_unread_input_loses_nothing(void **state)
         UNTIL(&r->l, r->c.closes && r->s.closes);
         assert_int_equal(r->c.error, 0);
         assert_int_equal(r->s.error, 0);
-        rig_free(r);
+        tls_rig_free(r);
     }
 }
 
@@ -724,7 +462,7 @@ static void a_deaf_reader_stops_the_writer(void **state)
 {
     (void)state;
     static const uint8_t piece[64 * 1024];
-    rig *r = rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
+    tls_rig *r = tls_rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
     size_t sent = 0;
     while (tnl_conn_pending(r->c.c) == 0) {
         assert_int_equal(test_send(r->c.c, piece, sizeof(piece)), 0);
@@ -746,14 +484,14 @@ static void a_deaf_reader_stops_the_writer(void **state)
     assert_int_equal(test_send(r->c.c, piece, 1), TUNNEL_E_STATE);
     UNTIL(&r->l, r->c.closes);
     assert_int_equal(r->c.error, TUNNEL_E_LIMIT);
-    rig_free(r);
+    tls_rig_free(r);
 }
 
 static void pausing_keeps_what_came(void **state)
 {
     (void)state;
     static const uint8_t data[50000];
-    rig *r = rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
+    tls_rig *r = tls_rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
     r->s.act_in = TEST_IN_DATA;
     r->s.act = tnl_conn_pause;
     tnl_conn_resume(r->s.c);
@@ -770,7 +508,7 @@ static void pausing_keeps_what_came(void **state)
     r->s.room = 10000;
     tnl_conn_resume(r->s.c);
     UNTIL(&r->l, r->s.received == sizeof(data));
-    rig_free(r);
+    tls_rig_free(r);
 }
 
 static void act_shutdown_then_close(tnl_conn *c)
@@ -809,13 +547,13 @@ static void closing_is_possible_in_every_callback(void **state)
                                    TEST_IN_READY};
     static const uint8_t piece[64 * 1024];
     for (size_t i = 0; i < 2 * 6 * 5; i++) {
-        rig *r = malloc(sizeof(*r));
-        rig_open(r, "a", "ca");
-        only(r, versions[i % 2]);
+        tls_rig *r = malloc(sizeof(*r));
+        tls_rig_open(r, "a", "ca");
+        tls_rig_only(r, tls_rig_versions[i % 2]);
         r->c.act = acts[i / 2 % 6];
         r->c.act_in = moments[i / 12];
         bool in_ready = r->c.act_in == TEST_IN_READY;
-        rig_connect(r, "a.test");
+        tls_rig_connect(r, "a.test");
         tnl_conn_resume(r->c.c);
         if (!in_ready) {
             UNTIL(&r->l, r->c.readies && r->s.readies);
@@ -829,7 +567,7 @@ static void closing_is_possible_in_every_callback(void **state)
         if (r->s.c)
             tnl_conn_close(r->s.c);
         UNTIL(&r->l, r->c.closes);
-        rig_free(r);
+        tls_rig_free(r);
     }
 }
 
@@ -840,9 +578,9 @@ static void closing_before_the_handshake_is_done(void **state)
                                         tnl_conn_shutdown};
     for (int turns = 0; turns < 4; turns++) {
         for (size_t i = 0; i < 4; i++) {
-            rig *r = malloc(sizeof(*r));
-            rig_open(r, "a", "ca");
-            rig_connect(r, "a.test");
+            tls_rig *r = malloc(sizeof(*r));
+            tls_rig_open(r, "a", "ca");
+            tls_rig_connect(r, "a.test");
             assert_int_equal(test_send(r->c.c, "x", 1), TUNNEL_E_STATE);
             for (int t = 0; t < turns; t++)
                 test_turn(&r->l);
@@ -851,17 +589,18 @@ static void closing_before_the_handshake_is_done(void **state)
             if (r->s.c)
                 tnl_conn_resume(r->s.c);
             UNTIL(&r->l, r->s.closes || r->s.eofs);
-            rig_free(r);
+            tls_rig_free(r);
         }
     }
 }
 
-/* --- TLS inside TLS, as through a TLS proxy, of one context ----------------------------------------- */
+/* --- TLS inside TLS, as through a TLS proxy, of one context
+ * ----------------------------------------- */
 
 static void tls_goes_through_tls(void **state)
 {
     (void)state;
-    rig *r = rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
+    tls_rig *r = tls_rig_ready(MBEDTLS_SSL_VERSION_TLS1_3);
     test_peer *c = malloc(sizeof(*c)), *s = malloc(sizeof(*s));
     tnl_conn *conn;
     uint64_t sent = 0;
@@ -869,7 +608,8 @@ static void tls_goes_through_tls(void **state)
     test_peer_init(s);
     assert_int_equal(tnl_tls_accept(&conn, r->server, r->s.c, NULL, 0, &test_peer_events, s), 0);
     s->c = conn;
-    assert_int_equal(tnl_tls_connect(&conn, r->client, r->c.c, "localhost", &test_peer_events, c), 0);
+    assert_int_equal(tnl_tls_connect(&conn, r->client, r->c.c, "localhost", &test_peer_events, c),
+                     0);
     c->c = conn;
     UNTIL(&r->l, c->readies && s->readies);
     s->echo = s->echo_end = true;
@@ -883,14 +623,15 @@ static void tls_goes_through_tls(void **state)
     tnl_conn_close(s->c);
     UNTIL(&r->l, c->closes && s->closes);
     r->c.c = r->s.c = NULL;
-    rig_free(r);
+    tls_rig_free(r);
     test_peer_free(c);
     test_peer_free(s);
     free(c);
     free(s);
 }
 
-/* --- many at once --------------------------------------------------------------------------------- */
+/* --- many at once
+ * --------------------------------------------------------------------------------- */
 
 static void many_handshakes_at_once(void **state)
 {
@@ -903,8 +644,8 @@ static void many_handshakes_at_once(void **state)
     assert_non_null(p);
     test_loop_open(&l);
     assert_int_equal(tnl_tls_server_new(&server), 0);
-    add(server, "a");
-    assert_int_equal(tnl_tls_client_new(&client, path("ca", ".crt"), true, NULL, 0), 0);
+    tls_rig_add(server, "a");
+    assert_int_equal(tnl_tls_client_new(&client, tls_rig_path("ca", ".crt"), true, NULL, 0), 0);
     for (size_t i = 0; i < N; i++) {
         int fd[2];
         tnl_conn *c;
@@ -934,178 +675,6 @@ static void many_handshakes_at_once(void **state)
     free(p);
 }
 
-/* --- the openssl command ---------------------------------------------------------------------------- */
-
-typedef struct openssl {
-    test_loop l;
-    tnl_listener *listener;
-    tnl_tls_server *server;
-    test_peer p;
-    int accepted;
-} openssl;
-
-static void on_openssl(void *user, tnl_conn *lower)
-{
-    openssl *o = user;
-    tnl_conn *c;
-    o->accepted++;
-    assert_int_equal(tnl_tls_accept(&c, o->server, lower, NULL, 0, &test_peer_events, &o->p), 0);
-    o->p.c = c;
-    tnl_conn_resume(c);
-}
-
-/* Runs openssl s_client with `options` against a server that echoes; its output is in `out`. */
-static void s_client(openssl *o, const char *options, char *out, size_t size)
-{
-    char command[600];
-    o->p.received = o->p.eofs = o->p.readies = o->p.closes = 0;
-    o->p.echo = o->p.echo_end = true;
-    snprintf(command, sizeof(command),
-             "cd %s && (printf 'hello\\n'; sleep 0.3) | timeout 10 openssl s_client -connect 127.0.0.1:%d "
-             "-CAfile ca.crt -verify_return_error %s 2>&1",
-             certs.folder, tnl_listener_address(o->listener).port, options);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    fcntl(fileno(f), F_SETFL, O_NONBLOCK);
-    size_t n = 0;
-    for (;;) {
-        ssize_t got = read(fileno(f), out + n, size - 1 - n);
-        if (got > 0)
-            n += (size_t)got;
-        else if (got == 0)
-            break;
-        assert_true(test_turn(&o->l));
-    }
-    out[n] = '\0';
-    pclose(f);
-    if (o->p.c)
-        tnl_conn_close(o->p.c);
-    UNTIL(&o->l, !o->p.c);
-}
-
-static void expect(const char *text, const char *words)
-{
-    if (!strstr(text, words))
-        fail_msg("no \"%s\" in: %s", words, text);
-}
-
-static void openssl_clients_are_served(void **state)
-{
-    (void)state;
-    openssl o = {0};
-    char *out = malloc(65536);
-    if (system("command -v openssl >/dev/null") != 0)
-        skip();
-    test_loop_open(&o.l);
-    test_peer_init(&o.p);
-    assert_int_equal(tnl_tls_server_new(&o.server), 0);
-    add(o.server, "a");
-    add(o.server, "b");
-    assert_int_equal(tnl_listener_new(&o.listener, o.l.loop, "127.0.0.1:0", on_openssl, &o, NULL, 0), 0);
-
-    const char *const flags[] = {"-tls1_2", "-tls1_3"};
-    for (size_t i = 0; i < 2; i++) {
-        char options[200];
-        snprintf(options, sizeof(options), "%s -servername b.test -alpn h2,http/1.1 -sess_out s", flags[i]);
-        s_client(&o, options, out, 65536);
-        expect(out, "Verify return code: 0");
-        expect(out, "subject=CN = b.test");
-        expect(out, "ALPN protocol: http/1.1");
-        expect(out, i ? "TLSv1.3" : "TLSv1.2");
-        expect(out, "hello");
-        assert_int_equal(o.p.received, 6);
-        snprintf(options, sizeof(options), "%s -servername b.test -sess_in s", flags[i]);
-        s_client(&o, options, out, 65536);
-        expect(out, "Reused, ");
-        expect(out, "hello");
-    }
-    s_client(&o, "-alpn h2", out, 65536);
-    expect(out, "no application protocol");
-    assert_non_null(strstr(o.p.detail, "does not speak HTTP/1.1"));
-    s_client(&o, "-tls1_1 -cipher DEFAULT@SECLEVEL=0", out, 65536);
-    expect(out, "alert protocol version");
-    s_client(&o, "-tls1_2 -cipher AES128-SHA256", out, 65536);
-    expect(out, "handshake failure");
-    s_client(&o, "-tls1_3 -groups P-384", out, 65536);
-    expect(out, "hello");
-    s_client(&o, "-cipher ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256 -tls1_2", out, 65536);
-    expect(out, "ECDHE-ECDSA-CHACHA20-POLY1305");
-
-    tnl_listener_free(o.listener);
-    tnl_tls_server_unref(o.server);
-    test_loop_close(&o.l);
-    test_peer_free(&o.p);
-    free(out);
-}
-
-static void on_lower(void *user, int error, const char *detail, tnl_conn *c)
-{
-    (void)detail;
-    test_peer *p = user;
-    if (error == 0)
-        test_peer_attach(p, c);
-    else
-        p->error = error;
-}
-
-static void openssl_servers_are_met(void **state)
-{
-    (void)state;
-    if (system("command -v openssl >/dev/null") != 0)
-        skip();
-    const char *const flags[] = {"-tls1_2", "-tls1_3"};
-    for (size_t i = 0; i < 2; i++) {
-        test_loop l;
-        test_peer p;
-        tnl_tls_client *client;
-        tnl_connect *connect;
-        tnl_conn *c;
-        char command[300];
-        test_loop_open(&l);
-        test_peer_init(&p);
-        /* A port that was free a moment ago. */
-        tnl_listener *free_port;
-        assert_int_equal(tnl_listener_new(&free_port, l.loop, "127.0.0.1:0", on_openssl, NULL, NULL, 0), 0);
-        uint16_t port = tnl_listener_address(free_port).port;
-        tnl_listener_free(free_port);
-        test_turn(&l);
-        snprintf(command, sizeof(command),
-                 "cd %s && exec timeout 20 openssl s_server -accept 127.0.0.1:%d -cert a.crt -key a.key "
-                 "-rev -quiet -naccept 1 %s >/dev/null 2>&1",
-                 certs.folder, port, flags[i]);
-        pid_t pid = fork();
-        if (pid == 0) {
-            execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-            _exit(127);
-        }
-        while (!p.c) {
-            p.error = 0;
-            assert_int_equal(
-                tnl_connect_start(&connect, l.loop, "127.0.0.1", port, NULL, 1000, on_lower, &p), 0);
-            UNTIL(&l, p.c || p.error);
-            for (int t = 0; t < 5 && !p.c; t++)
-                assert_true(test_turn(&l));
-        }
-        assert_int_equal(tnl_tls_client_new(&client, path("ca", ".crt"), true, NULL, 0), 0);
-        assert_int_equal(tnl_tls_connect(&c, client, p.c, "a.test", &test_peer_events, &p), 0);
-        p.c = c;
-        UNTIL(&l, p.readies || p.closes);
-        if (p.closes)
-            fail_msg("%s", p.detail);
-        tnl_conn_resume(c);
-        assert_int_equal(test_send(c, "hello\n", 6), 0);
-        UNTIL(&l, p.received == 6);
-        assert_memory_equal(p.bytes, "olleh\n", 6);
-        tnl_conn_finish(c);
-        UNTIL(&l, p.closes);
-        tnl_tls_client_unref(client);
-        kill(pid, SIGTERM);
-        waitpid(pid, NULL, 0);
-        test_loop_close(&l);
-        test_peer_free(&p);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1115,10 +684,7 @@ int main(void)
         cmocka_unit_test(any_split_will_do),
         cmocka_unit_test(flights_are_written_whole),
         cmocka_unit_test(truncation_is_noticed_at_every_byte),
-        cmocka_unit_test(certificates_are_verified),
-        cmocka_unit_test(certificates_are_chosen_by_name),
         cmocka_unit_test(a_context_lives_as_long_as_its_connections),
-        cmocka_unit_test(bad_files_are_explained),
         cmocka_unit_test(what_is_not_tls_is_refused),
         cmocka_unit_test(half_a_hello_runs_into_the_limit),
         cmocka_unit_test(early_bytes_are_bounded),
@@ -1131,9 +697,7 @@ int main(void)
         cmocka_unit_test(closing_before_the_handshake_is_done),
         cmocka_unit_test(tls_goes_through_tls),
         cmocka_unit_test(many_handshakes_at_once),
-        cmocka_unit_test(openssl_clients_are_served),
-        cmocka_unit_test(openssl_servers_are_met),
     };
     signal(SIGPIPE, SIG_IGN);
-    return cmocka_run_group_tests(tests, make_certs, remove_certs);
+    return cmocka_run_group_tests(tests, tls_rig_make_certs, tls_rig_remove_certs);
 }
