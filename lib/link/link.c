@@ -5,12 +5,16 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "tunnel/error.h"
+#include "wire/text.h"
 
 enum {
     MAX_OUT = 48 * 1024, /* link-scope frames that wait: two greatest ones and then some */
     MAX_CLOSE_TEXT = 200,
+    DETAIL_SIZE = 512,
+    LAST_LOOK_MS = 100, /* before a link is given up: what lies in the socket is read first */
 };
 
 struct tnl_link {
@@ -24,47 +28,72 @@ struct tnl_link {
     tnl_session *session;
     tnl_session_link binding;
     tnl_timer *timer;
+    uint64_t born;
     uint64_t heard;
     uint64_t ping_sent; /* loop time of the ping that is under way; 0: none */
     uint64_t pong;      /* opaque of the newest ping to answer */
     uint32_t rtt;
     bool pong_due;
+    bool last_look;
     bool closing;
-    int peer_error; /* what the peer's CLOSE said */
-    char peer_text[MAX_CLOSE_TEXT + 1];
+    int error; /* why it ends, where the transport does not know: the peer's CLOSE, silence, a violation */
+    char text[DETAIL_SIZE];
 };
 
 static int on_frame(void *user, const tnl_frame *f);
 
 /* --- keepalive --------------------------------------------------------------------------------------------------- */
 
+static void ends_with(tnl_link *l, int error, const char *text)
+{
+    l->error = error;
+    snprintf(l->text, sizeof(l->text), "%s", text);
+}
+
+/* When the peer must have been heard again. A ping always has half of the silence for its answer, also when this process
+ * was asleep and sent it late. */
+static uint64_t dead_at(const tnl_link *l)
+{
+    uint64_t by_silence = l->heard + l->config.silence_ms;
+    uint64_t by_ping = l->ping_sent + l->config.silence_ms / 2;
+    return by_silence > by_ping ? by_silence : by_ping;
+}
+
 static void arm(tnl_link *l)
 {
     uint64_t now = tnl_loop_now(l->loop);
-    uint64_t due = l->session ? l->heard + (l->ping_sent ? l->config.silence_ms : l->config.silence_ms / 2)
-                              : l->heard + l->config.handshake_ms;
+    uint64_t due = l->born + l->config.handshake_ms;
+    if (l->session)
+        due = l->ping_sent ? dead_at(l) : l->heard + l->config.silence_ms / 2;
+    l->last_look = false;
     tnl_timer_start(l->timer, due > now ? due - now : 1);
 }
 
 static void on_timer(void *user)
 {
     tnl_link *l = user;
-    uint64_t silent = tnl_loop_now(l->loop) - l->heard;
+    char text[64];
+    uint64_t now = tnl_loop_now(l->loop);
     if (l->closing)
         return;
-    if (!l->session && silent >= l->config.handshake_ms) {
-        l->peer_error = TUNNEL_E_TIMEOUT;
-        snprintf(l->peer_text, sizeof(l->peer_text), "no handshake within %u ms", l->config.handshake_ms);
+    if (!l->session && now - l->born >= l->config.handshake_ms) {
+        snprintf(text, sizeof(text), "no handshake within %u ms", l->config.handshake_ms);
+        ends_with(l, TUNNEL_E_TIMEOUT, text);
         tnl_link_close(l, TUNNEL_E_TIMEOUT, "no handshake in time");
         return;
     }
-    if (l->session && silent >= l->config.silence_ms && l->ping_sent) {
-        l->peer_error = TUNNEL_E_TIMEOUT;
-        snprintf(l->peer_text, sizeof(l->peer_text), "nothing heard for %u ms", l->config.silence_ms);
+    if (l->session && l->ping_sent && now >= dead_at(l)) {
+        if (!l->last_look) {
+            l->last_look = true;
+            tnl_timer_start(l->timer, LAST_LOOK_MS);
+            return;
+        }
+        snprintf(text, sizeof(text), "nothing heard for %u ms", l->config.silence_ms);
+        ends_with(l, TUNNEL_E_TIMEOUT, text);
         tnl_link_close(l, 0, NULL);
         return;
     }
-    if (l->session && silent >= l->config.silence_ms / 2)
+    if (l->session && now - l->heard >= l->config.silence_ms / 2)
         tnl_link_ping(l);
     arm(l);
 }
@@ -106,7 +135,7 @@ int tnl_link_new(tnl_link **out, tnl_loop *loop, const tnl_link_config *config, 
     l->events = ev;
     l->user = user;
     l->rtt = UINT32_MAX;
-    l->heard = tnl_loop_now(loop);
+    l->born = l->heard = tnl_loop_now(loop);
     tnl_decoder_init(&l->decoder, config->max_data);
     tnl_buf_init(&l->out, MAX_OUT);
     tnl_list_init(&l->binding.node);
@@ -118,6 +147,10 @@ int tnl_link_new(tnl_link **out, tnl_loop *loop, const tnl_link_config *config, 
 void tnl_link_set_transport(tnl_link *l, tnl_transport *t)
 {
     l->transport = t;
+    if (l->closing)
+        tnl_transport_close(t);
+    else if (tnl_buf_len(&l->out))
+        tnl_transport_wake(t);
 }
 
 void tnl_link_discard(tnl_link *l)
@@ -192,9 +225,7 @@ static int on_pong(tnl_link *l, const tnl_frame *f)
 static int on_close(tnl_link *l, const tnl_frame *f)
 {
     l->peer_error = f->code && f->code < 1000 ? -(int)f->code : TUNNEL_E_EOF;
-    size_t n = f->rest_len < MAX_CLOSE_TEXT ? f->rest_len : MAX_CLOSE_TEXT;
-    memcpy(l->peer_text, f->rest, n);
-    l->peer_text[n] = '\0';
+    tnl_text_clean(l->peer_text, sizeof(l->peer_text), f->rest, f->rest_len);
     if (l->session)
         tnl_session_peer_closed(l->session, l->peer_error, l->peer_text);
     else
@@ -247,10 +278,9 @@ static void transport_data(void *user, const uint8_t *p, size_t n)
     l->heard = tnl_loop_now(l->loop);
     int rc = tnl_decoder_feed(&l->decoder, p, n, on_frame, l);
     if (rc && !l->closing) {
+        ends_with(l, rc, tunnel_strerror(rc));
         if (l->session)
             tnl_session_broken(l->session, rc);
-        l->peer_error = rc;
-        snprintf(l->peer_text, sizeof(l->peer_text), "the peer broke the protocol");
         tnl_link_close(l, rc, tunnel_strerror(rc));
     }
 }
@@ -283,9 +313,13 @@ static size_t transport_pull(void *user, uint8_t *out, size_t cap)
 static void transport_closed(void *user, int error, int http_status, const char *detail)
 {
     tnl_link *l = user;
-    if (l->peer_error) {
-        error = l->peer_error;
-        detail = l->peer_text;
+    char text[DETAIL_SIZE];
+    if (l->error) {
+        error = l->error;
+        detail = l->text;
+    } else {
+        /* A server's answer may be quoted in it. */
+        detail = tnl_log_escape(text, sizeof(text), detail, detail ? strlen(detail) : 0);
     }
     l->closing = true;
     l->transport = NULL;

@@ -219,7 +219,11 @@ int tnl_visitor_on_head(tnl_visitor *v, const tnl_http_head *h)
         v->answered = true;
         v->note.status = 101;
         tnl_timer_stop(v->timer);
-        return 0;
+        /* What the visitor sent behind its request belongs to the new protocol. */
+        rc = write_all(v, tnl_buf_bytes(&v->ahead), tnl_buf_len(&v->ahead));
+        tnl_buf_free(&v->ahead);
+        tnl_conn_resume(v->conn);
+        return rc;
     }
     if (h->status < 200) {
         tnl_timer_start(v->timer, v->server->config.answer_timeout_ms);

@@ -80,6 +80,8 @@ static void answer_link(tnl_visitor *v)
         refuse_link(v, 426, TUNNEL_E_INVALID, "WebSocket version 13 is needed", "Sec-WebSocket-Version", "13");
     } else if (!key || !is_websocket_key(key->value)) {
         refuse_link(v, 400, TUNNEL_E_INVALID, "Sec-WebSocket-Key is not base64 of 16 bytes", NULL, NULL);
+    } else if (!tnl_http_has_token(h, "Sec-WebSocket-Protocol", "tunnel.v1")) {
+        refuse_link(v, 400, TUNNEL_E_VERSION, "the sub-protocol tunnel.v1 must be offered", NULL, NULL);
     } else if (v->server->closing) {
         refuse_link(v, 503, TUNNEL_E_GONE, "the server is shutting down", "Retry-After", "2");
     } else if (tnl_buf_addf(&v->out,

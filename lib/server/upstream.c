@@ -124,7 +124,7 @@ static size_t stream_data(void *user, const uint8_t *p, size_t n)
         return n;
     if (u->upgraded) {
         tnl_visitor_flush(u->visitor);
-        return used;
+        return used < n && u->visitor ? used + tnl_visitor_tunnel_data(u->visitor, p + used, n - used) : n;
     }
     if (used < n)
         u->no_reuse = true; /* more than one response */
