@@ -18,6 +18,7 @@ MIB = 1 << 20
 COUNTERS = ("allocs", "alloc_bytes", "frees", "copies", "copy_bytes", "in_bytes", "out_bytes")
 ROLES = ("haproxy", "server", "client")
 TOOL_TIMEOUT = 60
+FUNCTIONS_SHOWN = 6
 
 
 class Load:
@@ -244,8 +245,26 @@ class Instructions:
             dump = f"{self._profile(role)}.{self.dumps[role]}"
             kept = os.path.join(self.out, f"callgrind.{role}.{load.name}")
             shutil.copyfile(dump, kept)
-            found[role] = {"instructions": self._total(kept)}
+            total = self._total(kept)
+            found[role] = {"instructions": total, "by_function": self._functions(kept, total)}
         return found
+
+    @staticmethod
+    def _functions(path, total):
+        """Instructions by function, the most expensive ones."""
+        argv = ["callgrind_annotate", "--threshold=100", "--show-percs=no", "--auto=no", path]
+        result = subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
+        )
+        functions = {}
+        for line in result.stdout.splitlines():
+            match = re.match(r"\s*([\d,]+)\s+\S*?:([a-zA-Z_]\w*)(?:'\d+)? \[", line)
+            count = int(match.group(1).replace(",", "")) if match else total
+            # What was on the stack when counting began is charged with everything below it.
+            if count < 0.99 * total:
+                functions[match.group(2)] = functions.get(match.group(2), 0) + count
+        ranked = sorted(functions.items(), key=lambda item: -item[1])
+        return dict(ranked[:FUNCTIONS_SHOWN])
 
     @staticmethod
     def _total(path):
@@ -317,6 +336,12 @@ def _calls(by_call):
     return ", ".join(f"{name} {count:.2f}" for name, count in ranked if count >= 0.01)
 
 
+def _functions(figures):
+    """The functions that most instructions are spent in, by name, as shares."""
+    shares = ((name, n / figures["instructions"]) for name, n in figures["by_function"].items())
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.02)
+
+
 ROWS = (
     ("system calls", "calls"),
     ("bytes read from the kernel", "in_bytes"),
@@ -344,7 +369,9 @@ def markdown(loads, found):
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
         lines.append("")
         for role in roles:
-            lines.append(f"- {TITLES[role]}: {_calls(figures[role]['by_call'])}")
+            lines.append(f"- {TITLES[role]}, system calls: {_calls(figures[role]['by_call'])}")
+        for role in roles:
+            lines.append(f"- {TITLES[role]}, instructions: {_functions(figures[role])}")
         lines.append("")
     return "\n".join(lines)
 
