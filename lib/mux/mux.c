@@ -7,8 +7,6 @@
 #include "mux/internal.h"
 #include "tunnel/error.h"
 
-enum { ACK_SIZE = TNL_FRAME_HEADER + 16 };
-
 static size_t control_data(void *user, const uint8_t *p, size_t n);
 
 static const tnl_stream_events control_events = {.data = control_data};
@@ -19,10 +17,11 @@ static bool valid(const tnl_limits *l)
            l->window >= 16384 && l->window <= 1048576;
 }
 
-int tnl_mux_new(tnl_mux **out, const tnl_mux_config *config, const tnl_mux_events *events, void *user)
+int tnl_mux_new(tnl_mux **out, const tnl_mux_config *config, const tnl_mux_events *events,
+                void *user)
 {
-    if (!valid(&config->local) || !valid(&config->remote) || config->max_window < config->local.window ||
-        config->max_window > 1 << 30)
+    if (!valid(&config->local) || !valid(&config->remote) ||
+        config->max_window < config->local.window || config->max_window > 1 << 30)
         return TUNNEL_E_INVALID;
     tnl_mux *m = tnl_calloc(1, sizeof(*m));
     if (!m)
@@ -41,8 +40,6 @@ int tnl_mux_new(tnl_mux **out, const tnl_mux_config *config, const tnl_mux_event
     tnl_list_init(&m->failed);
     tnl_buf_init(&m->control_in, TNL_CONTROL_HEADER + TNL_MESSAGE_MAX);
     tnl_buf_init(&m->event_queue, TNL_MUX_MAX_EVENTS);
-    size_t streams = (size_t)config->local.max_streams + config->remote.max_streams;
-    tnl_buf_init(&m->re_acks, ACK_SIZE * (2 * streams + 64));
     m->control = tnl_mux_stream_new(m, 0, true);
     if (!m->control) {
         tnl_free(m);
@@ -64,6 +61,12 @@ static void stream_free(tnl_stream *s)
     tnl_free(s);
 }
 
+void tnl_mux_link_free(tnl_mux_link *l)
+{
+    tnl_buf_free(&l->end_acks);
+    tnl_free(l);
+}
+
 void tnl_mux_free(tnl_mux *m)
 {
     if (!m)
@@ -72,12 +75,11 @@ void tnl_mux_free(tnl_mux *m)
         stream_free(TNL_CONTAINER(n, tnl_stream, all));
     for (tnl_list *n; (n = tnl_list_first(&m->links));) {
         tnl_list_remove(n);
-        tnl_free(TNL_CONTAINER(n, tnl_mux_link, node));
+        tnl_mux_link_free(TNL_CONTAINER(n, tnl_mux_link, node));
     }
     tnl_map_free(&m->streams);
     tnl_buf_free(&m->control_in);
     tnl_buf_free(&m->event_queue);
-    tnl_buf_free(&m->re_acks);
     tnl_free(m);
 }
 
@@ -85,14 +87,16 @@ void tnl_mux_abort(tnl_mux *m, int error)
 {
     const char *text = tunnel_strerror(error);
     m->aborted = true;
-    /* A callback may release any stream, so the list is emptied from its head and put together again. */
+    /* A callback may release any stream, so the list is emptied from its head and put together
+     * again. */
     tnl_list told;
     tnl_list_init(&told);
     for (tnl_list *n; (n = tnl_list_first(&m->all));) {
         tnl_list_remove(n);
         tnl_list_add_tail(&told, n);
         if (n != &m->control->all)
-            tnl_mux_tell_reset(TNL_CONTAINER(n, tnl_stream, all), (uint32_t)-error, text, strlen(text));
+            tnl_mux_tell_reset(TNL_CONTAINER(n, tnl_stream, all), (uint32_t)-error, text,
+                               strlen(text));
     }
     for (tnl_list *n; (n = tnl_list_first(&told));) {
         tnl_list_remove(n);
@@ -110,7 +114,7 @@ size_t tnl_mux_stream_count(const tnl_mux *m)
     return m->streams.count;
 }
 
-/* --- streams come and go ----------------------------------------------------------------------------------------- */
+/* --- streams come and go ---------------------------------------------------------------------- */
 
 tnl_stream *tnl_mux_stream_new(tnl_mux *m, uint64_t id, bool local)
 {
@@ -133,7 +137,7 @@ tnl_stream *tnl_mux_stream_new(tnl_mux *m, uint64_t id, bool local)
     tnl_ring_init(&s->in.ring, id ? m->config.max_window : TNL_MUX_CONTROL_WINDOW);
     s->out.limit = id ? m->config.remote.window : TNL_MUX_CONTROL_WINDOW;
     s->in.window = window;
-    s->in.limit = s->in.limit_sent = window;
+    s->in.limit = s->in.limit_sent = s->in.probe = window;
     if (id == 0) {
         s->events = &control_events;
         s->user = m;
@@ -148,11 +152,9 @@ tnl_stream *tnl_mux_stream_new(tnl_mux *m, uint64_t id, bool local)
 
 static bool both_ended(const tnl_stream *s)
 {
-    if (s->out.end == TERMINAL_NONE || s->out.end_acked < s->out.end || s->ack_due)
+    if (s->out.end == TERMINAL_NONE || s->out.end_acked < s->out.end)
         return false;
-    if (s->in.end == TERMINAL_FIN)
-        return s->in.ring.end == s->in.final && s->in.ring.start == s->in.final;
-    return s->in.end == TERMINAL_RESET;
+    return tnl_mux_in_complete(s) && s->in.ring.start == s->in.ring.end;
 }
 
 static void retire(tnl_stream *s)
@@ -188,7 +190,8 @@ void tnl_mux_settle(tnl_stream *s)
         stream_free(s);
 }
 
-int tnl_mux_open(tnl_mux *m, tnl_stream **out, const uint8_t *map, size_t n, const tnl_stream_events *ev, void *user)
+int tnl_mux_open(tnl_mux *m, tnl_stream **out, const uint8_t *map, size_t n,
+                 const tnl_stream_events *ev, void *user)
 {
     if (n > TNL_MUX_MAX_OPEN_MAP)
         return TUNNEL_E_INVALID;
@@ -196,9 +199,10 @@ int tnl_mux_open(tnl_mux *m, tnl_stream **out, const uint8_t *map, size_t n, con
         return TUNNEL_E_GONE;
     tnl_list *oldest = tnl_list_first(&m->unacked_opens);
     /* The ids an end opens one after the other have the indices 1, 2, 3, ... */
-    uint64_t oldest_index =
-        oldest ? (TNL_CONTAINER(oldest, tnl_stream, unacked_open)->id + 1) / 2 : m->next_index;
-    if (m->local_count >= m->config.remote.max_streams || m->next_index - oldest_index >= TNL_MUX_ID_WINDOW)
+    uint64_t oldest_index = oldest ? (TNL_CONTAINER(oldest, tnl_stream, unacked_open)->id + 1) / 2
+                                   : m->next_index;
+    if (m->local_count >= m->config.remote.max_streams ||
+        m->next_index - oldest_index >= TNL_MUX_ID_WINDOW)
         return TUNNEL_E_LIMIT;
     uint64_t id = m->config.server ? m->next_index * 2 : m->next_index * 2 - 1;
     uint8_t *copy = tnl_malloc(n);
@@ -211,31 +215,28 @@ int tnl_mux_open(tnl_mux *m, tnl_stream **out, const uint8_t *map, size_t n, con
         memcpy(copy, map, n);
     s->open_map = copy;
     s->open_map_len = n;
+    s->taken = true;
     s->events = ev;
     s->user = user;
     m->next_index++;
     m->local_count++;
     m->stats.opened++;
     tnl_list_add_tail(&m->unacked_opens, &s->unacked_open);
-    tnl_mux_mark_ready(s);
     *out = s;
     return 0;
 }
 
-/* --- links ------------------------------------------------------------------------------------------------------- */
+/* --- links ------------------------------------------------------------------------------------ */
 
-static size_t in_flight(const tnl_stream *s)
-{
-    return (size_t)(s->out.sent - s->out.ring.start);
-}
-
-/* The usable link with the least in flight. */
+/* The link with the least in flight; one that drains only when there is no other. */
 static tnl_mux_link *best_link(const tnl_mux *m)
 {
     tnl_mux_link *best = NULL;
     for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
         tnl_mux_link *l = TNL_CONTAINER(n, tnl_mux_link, node);
-        if (!l->draining && (!best || l->inflight < best->inflight))
+        bool better = best && (l->draining == best->draining ? l->inflight < best->inflight
+                                                             : best->draining);
+        if (!best || better)
             best = l;
     }
     return best;
@@ -250,39 +251,38 @@ void tnl_mux_pin(tnl_stream *s)
         return;
     }
     tnl_list_add_tail(&s->link->streams, &s->on_link);
-    s->link->inflight += in_flight(s);
     tnl_mux_mark_ready(s);
     if (s->ack_due)
         tnl_mux_mark_ack(s, true);
 }
 
-/* Takes a stream off its link; lost: what the link had not delivered for sure is to be sent again. */
-static void unpin(tnl_stream *s, bool lost)
+/*
+ * Takes a stream off its link. Whatever is not acknowledged is sent again elsewhere, also when the
+ * link only drains: so a stream never depends on more than one link, and the peer drops what
+ * arrives twice.
+ */
+static void unpin(tnl_stream *s)
 {
     if (s->link)
-        s->link->inflight -= in_flight(s);
+        s->link->inflight -= tnl_mux_in_flight(s);
     s->link = NULL;
     tnl_list_remove(&s->on_link);
     tnl_list_remove(&s->ready);
     tnl_list_remove(&s->ack_ready);
     tnl_list_remove(&s->lazy_ack);
-    /* An acknowledgement may have been lost with the link, so it is stated again; but never for a stream that the peer may
-     * not know yet. */
+    /* Stated again, what was stated may be lost; but never for a stream the peer may not know. */
     s->ack_due = s->open_acked;
-    /* On another link the frames that follow could overtake an open that is under way on this one. */
+    s->out.sent = s->out.ring.start;
+    s->out.end_sent = s->out.end_acked;
     s->open_sent = s->open_acked;
-    if (lost) {
-        s->out.sent = s->out.ring.start;
-        s->out.end_sent = s->out.end_acked;
-    }
 }
 
-static void move_streams(tnl_mux_link *l, bool lost)
+static void move_streams(tnl_list *streams)
 {
     tnl_list moving;
     tnl_list_init(&moving);
-    for (tnl_list *n; (n = tnl_list_first(&l->streams));) {
-        unpin(TNL_CONTAINER(n, tnl_stream, on_link), lost);
+    for (tnl_list *n; (n = tnl_list_first(streams));) {
+        unpin(TNL_CONTAINER(n, tnl_stream, on_link));
         tnl_list_add_tail(&moving, n);
     }
     for (tnl_list *n; (n = tnl_list_first(&moving));)
@@ -291,59 +291,72 @@ static void move_streams(tnl_mux_link *l, bool lost)
 
 tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, void *link_user)
 {
-    tnl_mux_link *l = tnl_calloc(1, sizeof(*l));
+    tnl_mux_link *l = m->link_bits == UINT32_MAX ? NULL : tnl_calloc(1, sizeof(*l));
     if (!l)
         return NULL;
+    l->bit = ~m->link_bits & (m->link_bits + 1);
+    m->link_bits |= l->bit;
     l->mux = m;
     l->max_inflight = inflight;
     l->user = link_user;
     tnl_list_init(&l->streams);
     tnl_list_init(&l->ready);
+    tnl_list_init(&l->capped);
     tnl_list_init(&l->acks);
+    /* Both FIN and RESET of every stream the peer may not have retired. */
+    size_t streams = m->config.local.max_streams +
+                     tnl_mux_max_unretired(m->config.remote.max_streams);
+    tnl_buf_init(&l->end_acks, 2 * streams * TNL_MUX_ACK_SIZE);
     tnl_list_add_tail(&m->links, &l->node);
-    tnl_list waiting;
-    tnl_list_init(&waiting);
-    for (tnl_list *n; (n = tnl_list_first(&m->orphans));) {
-        tnl_list_remove(n);
-        tnl_list_add_tail(&waiting, n);
+    move_streams(&m->orphans);
+    for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
+        tnl_mux_link *other = TNL_CONTAINER(n, tnl_mux_link, node);
+        if (other->draining)
+            move_streams(&other->streams);
     }
-    for (tnl_list *n; (n = tnl_list_first(&waiting));)
-        tnl_mux_pin(TNL_CONTAINER(n, tnl_stream, on_link));
-    if (tnl_buf_len(&m->re_acks))
+    if (tnl_buf_len(&m->event_queue))
         tnl_mux_wake(l);
     return l;
 }
 
 void tnl_mux_link_lost(tnl_mux *m, tnl_mux_link *l)
 {
-    l->draining = true;
-    move_streams(l, true);
     tnl_list_remove(&l->node);
-    tnl_free(l);
-    tnl_list *other = tnl_list_first(&m->links);
-    if (other && tnl_buf_len(&m->re_acks))
-        tnl_mux_wake(TNL_CONTAINER(other, tnl_mux_link, node));
+    m->link_bits &= ~l->bit;
+    for (tnl_list *n = m->all.next; n != &m->all; n = n->next)
+        TNL_CONTAINER(n, tnl_stream, all)->fin_links &= ~l->bit;
+    move_streams(&l->streams);
+    if (l->pulling)
+        l->lost = true;
+    else
+        tnl_mux_link_free(l);
 }
 
 void tnl_mux_link_drain(tnl_mux *m, tnl_mux_link *l)
 {
     l->draining = true;
-    if (best_link(m))
-        move_streams(l, false);
+    tnl_mux_link *best = best_link(m);
+    if (best && !best->draining)
+        move_streams(&l->streams);
 }
 
-/* --- control and events ------------------------------------------------------------------------------------------ */
+/* --- control and events ----------------------------------------------------------------------- */
 
 int tnl_mux_control(tnl_mux *m, uint8_t type, const uint8_t *p, size_t n)
 {
     uint8_t head[TNL_CONTROL_HEADER] = {type, (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n};
     if (n > TNL_MESSAGE_MAX)
         return TUNNEL_E_INVALID;
+    tnl_ring *ring = &m->control->out.ring;
     if (tnl_stream_room(m->control) < sizeof(head) + n)
         return TUNNEL_E_LIMIT;
-    if (tnl_stream_write(m->control, head, sizeof(head)) != sizeof(head) ||
-        tnl_stream_write(m->control, p, n) != n)
+    /* Memory for all of it first: half a record would spoil what follows. */
+    uint8_t *unused;
+    tnl_ring_space(ring, sizeof(head) + n, &unused);
+    if (ring->cap - tnl_ring_len(ring) < sizeof(head) + n)
         return TUNNEL_E_NOMEM;
+    tnl_stream_write(m->control, head, sizeof(head));
+    tnl_stream_write(m->control, p, n);
     return 0;
 }
 
@@ -372,9 +385,11 @@ static size_t control_data(void *user, const uint8_t *p, size_t n)
         done += take;
         have += take;
         head = tnl_buf_bytes(&m->control_in);
-        if (have < TNL_CONTROL_HEADER || have < need || (need == TNL_CONTROL_HEADER && (head[1] | head[2] | head[3])))
+        if (have < TNL_CONTROL_HEADER || have < need ||
+            (need == TNL_CONTROL_HEADER && (head[1] | head[2] | head[3])))
             continue;
-        m->control_error = m->events->control(m->user, head[0], head + TNL_CONTROL_HEADER, have - TNL_CONTROL_HEADER);
+        m->control_error = m->events->control(m->user, head[0], head + TNL_CONTROL_HEADER,
+                                              have - TNL_CONTROL_HEADER);
         tnl_buf_free(&m->control_in);
     }
     return n;
@@ -384,17 +399,17 @@ void tnl_mux_event(tnl_mux *m, const uint8_t *map, size_t n)
 {
     tnl_frame f = {.type = TNL_FRAME_EVENT, .rest = map, .rest_len = n};
     size_t size = tnl_frame_size(&f);
-    uint8_t *p = tnl_buf_reserve(&m->event_queue, size);
-    tnl_list *link = tnl_list_first(&m->links);
-    if (!p || !link || !tnl_frame_encode(p, size, &f)) {
+    tnl_mux_link *link = best_link(m);
+    uint8_t *p = link && n <= TNL_MUX_MAX_EVENT ? tnl_buf_reserve(&m->event_queue, size) : NULL;
+    if (!p || !tnl_frame_encode(p, size, &f)) {
         m->stats.events_dropped++;
         return;
     }
     tnl_buf_commit(&m->event_queue, size);
-    tnl_mux_wake(TNL_CONTAINER(link, tnl_mux_link, node));
+    tnl_mux_wake(link);
 }
 
-/* --- time -------------------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 uint64_t tnl_mux_expiry(const tnl_mux *m)
 {
@@ -405,17 +420,24 @@ uint64_t tnl_mux_expiry(const tnl_mux *m)
     return UINT64_MAX;
 }
 
-void tnl_mux_tick(tnl_mux *m, uint64_t now_ms)
+void tnl_mux_set_now(tnl_mux *m, uint64_t now_ms)
 {
     m->now = now_ms;
+    /* A clock that was set back must not make acknowledgements late. */
+    if (m->lazy_since > now_ms)
+        m->lazy_since = now_ms;
+}
+
+void tnl_mux_tick(tnl_mux *m, uint64_t now_ms)
+{
+    tnl_mux_set_now(m, now_ms);
     for (tnl_list *n; (n = tnl_list_first(&m->failed));) {
         tnl_stream *s = TNL_CONTAINER(n, tnl_stream, failed);
         tnl_list_remove(n);
         const char *text = tunnel_strerror(TUNNEL_E_NOMEM);
         tnl_mux_tell_reset(s, (uint32_t)-TUNNEL_E_NOMEM, text, strlen(text));
+        tnl_mux_settle(s);
     }
-    if (tnl_list_empty(&m->lazy_acks) || now_ms < m->lazy_since + TNL_MUX_ACK_DELAY_MS)
-        return;
-    for (tnl_list *n; (n = tnl_list_first(&m->lazy_acks));)
-        tnl_mux_mark_ack(TNL_CONTAINER(n, tnl_stream, lazy_ack), true);
+    if (now_ms - m->lazy_since >= TNL_MUX_ACK_DELAY_MS)
+        tnl_mux_flush_acks(m);
 }

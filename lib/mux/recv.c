@@ -5,7 +5,7 @@
 #include "mux/internal.h"
 #include "tunnel/error.h"
 
-/* --- ids --------------------------------------------------------------------------------------------------------- */
+/* --- ids -------------------------------------------------------------------------------------- */
 
 static bool is_local(const tnl_mux *m, uint64_t id)
 {
@@ -15,7 +15,7 @@ static bool is_local(const tnl_mux *m, uint64_t id)
 /* 1, 2, 3, ... for the ids an end opens one after the other. */
 static uint64_t index_of(uint64_t id)
 {
-    return (id + 1) / 2;
+    return id / 2 + id % 2;
 }
 
 static bool was_opened(const tnl_mux *m, uint64_t id)
@@ -47,7 +47,7 @@ static tnl_stream *find(const tnl_mux *m, uint64_t id)
     return n ? TNL_CONTAINER(n, tnl_stream, by_id) : NULL;
 }
 
-/* --- out-of-order bytes ------------------------------------------------------------------------------------------ */
+/* --- out-of-order bytes ----------------------------------------------------------------------- */
 
 /* Notes [from, to) beyond ring.end. TUNNEL_E_PROTOCOL when the pieces are too many. */
 static int add_range(recv_half *in, uint64_t from, uint64_t to)
@@ -96,23 +96,52 @@ static uint64_t highest_received(const recv_half *in)
 static int hold(tnl_stream *s, uint64_t offset, const uint8_t *p, size_t n)
 {
     recv_half *in = &s->in;
-    if (!in->discard && tnl_ring_put(&in->ring, offset, p, n)) {
-        tnl_mux_fail(s);
-        return 0;
-    }
-    return add_range(in, offset, offset + n);
+    int rc = in->discard ? 0 : tnl_ring_put(&in->ring, offset, p, n);
+    if (rc == 0)
+        rc = add_range(in, offset, offset + n);
+    if (rc != TUNNEL_E_NOMEM)
+        return rc;
+    tnl_mux_fail(s);
+    return s->mux->control_error;
 }
 
-/* --- frames ------------------------------------------------------------------------------------------------------ */
+/* --- frames ----------------------------------------------------------------------------------- */
 
-/* The input may be complete with this: tells the user, acknowledges what is urgent, retires. */
-static void progress(tnl_stream *s)
+/* Acknowledges a FIN that is complete wherever it came from. */
+static int ack_fin(tnl_stream *s)
 {
-    bool over = tnl_mux_received(s) > s->in.ring.end;
-    if (tnl_mux_received(s) != s->in.acked)
-        tnl_mux_mark_ack(s, over || s->in.ring.end - s->in.acked >= s->in.window / 4);
+    int rc = 0;
+    /* It covers what was to be acknowledged before. */
+    tnl_list_remove(&s->ack_ready);
+    tnl_list_remove(&s->lazy_ack);
+    for (tnl_list *n = s->mux->links.next; n != &s->mux->links && !rc; n = n->next) {
+        tnl_mux_link *l = TNL_CONTAINER(n, tnl_mux_link, node);
+        if (s->fin_links & l->bit)
+            rc = tnl_mux_ack_end(l, s->id, tnl_mux_received(s));
+    }
+    s->fin_links = 0;
+    return rc;
+}
+
+/* Something has arrived; with it the input may be complete. */
+static int progress(tnl_stream *s)
+{
+    int rc = 0;
+    if (tnl_mux_in_complete(s))
+        rc = ack_fin(s);
+    else if (s->in.ring.end != s->in.acked)
+        tnl_mux_mark_ack(s, false);
     tnl_mux_deliver(s);
     tnl_mux_settle(s);
+    return rc;
+}
+
+/* False: it contradicts what the peer has sent before. */
+static bool final_fits(const recv_half *in, uint64_t final)
+{
+    if (in->end != TERMINAL_NONE)
+        return final == in->final;
+    return final <= in->limit && final >= highest_received(in);
 }
 
 static void peer_ended(tnl_stream *s, terminal end, uint64_t final)
@@ -126,8 +155,9 @@ static void peer_ended(tnl_stream *s, terminal end, uint64_t final)
     s->in.final = final;
 }
 
-static int on_open(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
+static int on_open(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *f)
 {
+    (void)l;
     if (f->stream == 0 || f->rest_len > TNL_MUX_MAX_OPEN_MAP || is_local(m, f->stream))
         return TUNNEL_E_PROTOCOL;
     if (s || was_opened(m, f->stream)) {
@@ -140,7 +170,7 @@ static int on_open(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
     if (index_of(f->stream) >= m->seen_floor + TNL_MUX_ID_WINDOW)
         return TUNNEL_E_PROTOCOL;
     size_t max = m->config.local.max_streams;
-    if (m->remote_count >= 4 * max + 16)
+    if (m->remote_count >= tnl_mux_max_unretired(m->config.local.max_streams))
         return TUNNEL_E_PROTOCOL;
     s = tnl_mux_stream_new(m, f->stream, false);
     if (!s)
@@ -156,8 +186,9 @@ static int on_open(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
     if (!full)
         m->events->open(m->user, s, f->rest, f->rest_len);
     s->busy--;
-    if (!s->events) {
-        tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t) - (full ? TUNNEL_E_LIMIT : TUNNEL_E_DENIED), NULL);
+    if (!s->taken) {
+        tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t) - (full ? TUNNEL_E_LIMIT : TUNNEL_E_DENIED),
+                        NULL);
         s->released = true;
         tnl_mux_discard(s);
     }
@@ -165,8 +196,9 @@ static int on_open(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
     return 0;
 }
 
-static int on_data(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
+static int on_data(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *f)
 {
+    (void)l;
     recv_half *in = &s->in;
     uint64_t offset = f->offset, end = f->offset + f->rest_len;
     const uint8_t *p = f->rest;
@@ -186,47 +218,40 @@ static int on_data(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
         }
     }
     m->stats.data_in += end - offset;
-    int rc = 0;
-    if (offset > in->ring.end) {
-        rc = hold(s, offset, p, (size_t)(end - offset));
-        return rc;
-    }
+    if (offset > in->ring.end)
+        return hold(s, offset, p, (size_t)(end - offset));
     if (in->discard)
         in->ring.start = in->ring.end = end;
     else if (tnl_mux_take(s, p, (size_t)(end - offset)))
         tnl_mux_fail(s);
     join_ranges(in);
-    if (m->control_error)
-        return m->control_error;
-    progress(s);
-    return 0;
+    m->lazy_bytes += (size_t)(end - offset);
+    int rc = progress(s);
+    if (m->lazy_bytes >= TNL_MUX_ACK_BYTES)
+        tnl_mux_flush_acks(m);
+    return rc ? rc : m->control_error;
 }
 
-static int on_fin(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
+static int on_fin(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *f)
 {
-    recv_half *in = &s->in;
     (void)m;
-    if (s->id == 0 || f->offset > in->limit || f->offset < highest_received(in) ||
-        (in->end != TERMINAL_NONE && f->offset != in->final))
+    if (s->id == 0 || !final_fits(&s->in, f->offset))
         return TUNNEL_E_PROTOCOL;
-    if (in->end == TERMINAL_NONE)
+    if (s->in.end == TERMINAL_NONE)
         peer_ended(s, TERMINAL_FIN, f->offset);
-    /* Stated (again) in any case: the peer repeats a FIN only when it has not seen it acknowledged. */
-    tnl_mux_mark_ack(s, true);
-    progress(s);
-    return 0;
+    /* After a RESET, or complete before: stated again, since the peer has not seen it. */
+    s->fin_links |= l->bit;
+    return progress(s);
 }
 
-static int on_reset(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
+static int on_reset(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *f)
 {
-    recv_half *in = &s->in;
     (void)m;
-    if (s->id == 0 || f->offset > in->limit || f->offset < highest_received(in) ||
-        (in->end != TERMINAL_NONE && f->offset != in->final) || f->rest_len > TNL_MUX_MAX_RESET_TEXT)
+    if (s->id == 0 || !final_fits(&s->in, f->offset) || f->rest_len > TNL_MUX_MAX_RESET_TEXT)
         return TUNNEL_E_PROTOCOL;
-    tnl_mux_mark_ack(s, true);
-    if (in->end == TERMINAL_RESET)
-        return 0;
+    int rc = tnl_mux_ack_end(l, s->id, f->offset + TERMINAL_RESET);
+    if (rc || s->in.end == TERMINAL_RESET)
+        return rc;
     peer_ended(s, TERMINAL_RESET, f->offset);
     tnl_mux_discard(s);
     if (s->out.end_acked == TERMINAL_NONE)
@@ -236,10 +261,11 @@ static int on_reset(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
     return 0;
 }
 
-static int on_ack(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
+static int on_ack(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *f)
 {
     send_half *o = &s->out;
     (void)m;
+    (void)l;
     uint64_t most = o->end_max == TERMINAL_NONE ? o->max_sent : o->final + (uint64_t)o->end_max;
     if (f->offset > most)
         return TUNNEL_E_PROTOCOL;
@@ -256,26 +282,21 @@ static int on_ack(tnl_mux *m, tnl_stream *s, const tnl_frame *f)
 static int on_retired(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f)
 {
     m->stats.late++;
-    uint64_t received = f->offset + (f->type == TNL_FRAME_FIN ? TERMINAL_FIN : TERMINAL_RESET);
-    tnl_frame ack = {.type = TNL_FRAME_ACK, .stream = f->stream, .offset = received};
-    if (f->type != TNL_FRAME_FIN && f->type != TNL_FRAME_RESET)
-        return 0;
-    size_t size = tnl_frame_size(&ack);
-    uint8_t *p = tnl_buf_reserve(&m->re_acks, size);
-    if (!p)
-        return TUNNEL_E_PROTOCOL;
-    tnl_buf_commit(&m->re_acks, tnl_frame_encode(p, size, &ack));
-    tnl_mux_wake(l);
+    if (f->type == TNL_FRAME_FIN)
+        return tnl_mux_ack_end(l, f->stream, f->offset + TERMINAL_FIN);
+    if (f->type == TNL_FRAME_RESET)
+        return tnl_mux_ack_end(l, f->stream, f->offset + TERMINAL_RESET);
     return 0;
 }
 
-/* A frame type, and what it does to a stream that lives. OPEN is handled for streams that do not as well. */
+/* A frame type, and what it does to a stream that lives. OPEN is handled for streams that do not as
+ * well. */
 static const struct {
     uint8_t type;
-    int (*handle)(tnl_mux *m, tnl_stream *s, const tnl_frame *f);
+    int (*handle)(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *f);
 } handlers[] = {
-    {TNL_FRAME_DATA, on_data},   {TNL_FRAME_ACK, on_ack},   {TNL_FRAME_OPEN, on_open},
-    {TNL_FRAME_FIN, on_fin},     {TNL_FRAME_RESET, on_reset},
+    {TNL_FRAME_DATA, on_data}, {TNL_FRAME_ACK, on_ack},     {TNL_FRAME_OPEN, on_open},
+    {TNL_FRAME_FIN, on_fin},   {TNL_FRAME_RESET, on_reset},
 };
 
 static void imply_open_acked(tnl_stream *s)
@@ -291,7 +312,7 @@ static void imply_open_acked(tnl_stream *s)
 
 int tnl_mux_frame(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f, uint64_t now_ms)
 {
-    m->now = now_ms;
+    tnl_mux_set_now(m, now_ms);
     m->stats.frames_in++;
     if (f->type == TNL_FRAME_EVENT) {
         if (m->events->event)
@@ -308,6 +329,6 @@ int tnl_mux_frame(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f, uint64_t now_
     }
     for (size_t i = 0; i < sizeof(handlers) / sizeof(*handlers); i++)
         if (handlers[i].type == f->type)
-            return handlers[i].handle(m, s, f);
+            return handlers[i].handle(m, l, s, f);
     return TUNNEL_E_UNSUPPORTED;
 }

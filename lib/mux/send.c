@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "mux/internal.h"
+#include "tunnel/error.h"
 
 void tnl_mux_wake(tnl_mux_link *l)
 {
@@ -19,41 +20,58 @@ static size_t sendable(const tnl_stream *s)
     return (size_t)(end - s->out.sent);
 }
 
+/*
+ * A FIN goes after the data; but one that is sent again goes before it: the peer may have retired
+ * the stream, and then it acknowledges the FIN alone, never the data that would fill the link's
+ * bound.
+ */
 static bool terminal_due(const tnl_stream *s)
 {
-    if (s->out.end <= s->out.end_sent)
+    const send_half *o = &s->out;
+    if (o->end <= o->end_sent)
         return false;
-    return s->out.end == TERMINAL_RESET || s->out.sent == s->out.final;
-}
-
-static bool something_to_send(const tnl_stream *s)
-{
-    return !s->open_sent || terminal_due(s) || sendable(s) > 0;
+    return o->end == TERMINAL_RESET || o->end <= o->end_max || o->sent == o->final;
 }
 
 void tnl_mux_mark_ready(tnl_stream *s)
 {
-    if (!s->link || s->retired || !tnl_list_empty(&s->ready) || !something_to_send(s))
+    tnl_mux_link *l = s->link;
+    if (!l || s->retired)
         return;
+    bool frames = !s->open_sent || terminal_due(s);
+    if (!frames && sendable(s) == 0)
+        return;
+    bool capped = !frames && s->id != 0 && l->inflight >= l->max_inflight;
+    if (!tnl_list_empty(&s->ready)) {
+        if (!s->capped || !frames)
+            return;
+        tnl_list_remove(&s->ready);
+    }
+    s->capped = capped;
     if (s->id == 0)
-        tnl_list_add_head(&s->link->ready, &s->ready);
+        tnl_list_add_head(&l->ready, &s->ready);
     else
-        tnl_list_add_tail(&s->link->ready, &s->ready);
-    tnl_mux_wake(s->link);
+        tnl_list_add_tail(capped ? &l->capped : &l->ready, &s->ready);
+    if (!capped)
+        tnl_mux_wake(l);
 }
 
 void tnl_mux_mark_ack(tnl_stream *s, bool urgent)
 {
     tnl_mux *m = s->mux;
-    if (s->retired)
+    tnl_mux_link *l = s->link;
+    /* Terminals have been acknowledged already, and all before them with that. */
+    if (s->retired || tnl_mux_in_complete(s))
         return;
     s->ack_due = true;
-    if (!s->link || !tnl_list_empty(&s->ack_ready))
+    if (!l)
+        return;
+    if (!tnl_list_empty(&s->ack_ready))
         return;
     if (urgent) {
         tnl_list_remove(&s->lazy_ack);
-        tnl_list_add_tail(&s->link->acks, &s->ack_ready);
-        tnl_mux_wake(s->link);
+        tnl_list_add_tail(&l->acks, &s->ack_ready);
+        tnl_mux_wake(l);
     } else if (tnl_list_empty(&s->lazy_ack)) {
         if (tnl_list_empty(&m->lazy_acks))
             m->lazy_since = m->now;
@@ -61,22 +79,63 @@ void tnl_mux_mark_ack(tnl_stream *s, bool urgent)
     }
 }
 
-uint64_t tnl_mux_received(const tnl_stream *s)
+void tnl_mux_flush_acks(tnl_mux *m)
 {
-    if (s->in.end == TERMINAL_RESET)
-        return s->in.final + TERMINAL_RESET;
-    if (s->in.end == TERMINAL_FIN && s->in.ring.end == s->in.final)
-        return s->in.final + TERMINAL_FIN;
-    return s->in.ring.end;
+    m->lazy_bytes = 0;
+    for (tnl_list *n; (n = tnl_list_first(&m->lazy_acks));) {
+        tnl_list_remove(n);
+        tnl_mux_mark_ack(TNL_CONTAINER(n, tnl_stream, lazy_ack), true);
+    }
 }
 
-/* The peer has everything before `received` of our direction (already checked against what was ever sent). */
+size_t tnl_mux_in_flight(const tnl_stream *s)
+{
+    return (size_t)(s->out.sent - s->out.ring.start);
+}
+
+void tnl_mux_landed(tnl_stream *s, size_t before)
+{
+    tnl_mux_link *l = s->link;
+    if (!l)
+        return;
+    l->inflight -= before - tnl_mux_in_flight(s);
+    if (l->inflight < l->max_inflight && !tnl_list_empty(&l->capped))
+        tnl_mux_wake(l);
+}
+
+int tnl_mux_ack_end(tnl_mux_link *l, uint64_t stream, uint64_t received)
+{
+    tnl_frame ack = {.type = TNL_FRAME_ACK, .stream = stream, .offset = received};
+    uint8_t bytes[TNL_MUX_ACK_SIZE];
+    int rc = tnl_buf_add(&l->end_acks, bytes, tnl_frame_encode(bytes, sizeof(bytes), &ack));
+    if (rc)
+        return rc == TUNNEL_E_LIMIT ? TUNNEL_E_PROTOCOL : rc;
+    tnl_mux_wake(l);
+    return 0;
+}
+
+bool tnl_mux_in_complete(const tnl_stream *s)
+{
+    const recv_half *in = &s->in;
+    return in->end == TERMINAL_RESET || (in->end == TERMINAL_FIN && in->ring.end == in->final);
+}
+
+uint64_t tnl_mux_received(const tnl_stream *s)
+{
+    return tnl_mux_in_complete(s) ? s->in.final + (uint64_t)s->in.end : s->in.ring.end;
+}
+
+/* The peer has everything before `received` of our direction (already checked against what was ever
+ * sent). */
 void tnl_mux_acked(tnl_stream *s, uint64_t received)
 {
     send_half *o = &s->out;
-    size_t before = (size_t)(o->sent - o->ring.start);
-    if (o->end_max != TERMINAL_NONE && received > o->final)
-        o->end_acked = received - o->final >= TERMINAL_RESET ? TERMINAL_RESET : TERMINAL_FIN;
+    size_t before = tnl_mux_in_flight(s);
+    if (o->end_max != TERMINAL_NONE && received > o->final) {
+        terminal end = received - o->final >= TERMINAL_RESET ? TERMINAL_RESET : TERMINAL_FIN;
+        if (o->end_acked < end)
+            o->end_acked = end;
+    }
     if (received > o->ring.end)
         received = o->ring.end;
     if (received > o->ring.start)
@@ -86,17 +145,11 @@ void tnl_mux_acked(tnl_stream *s, uint64_t received)
     if (o->end_sent < o->end_acked)
         o->end_sent = o->end_acked;
     tnl_ring_trim(&o->ring);
-    if (s->link) {
-        size_t after = (size_t)(o->sent - o->ring.start);
-        bool was_full = s->link->inflight >= s->link->max_inflight;
-        s->link->inflight = s->link->inflight + after - before;
-        if (was_full && !tnl_list_empty(&s->link->ready))
-            tnl_mux_wake(s->link);
-    }
+    tnl_mux_landed(s, before);
     tnl_mux_mark_ready(s);
 }
 
-/* --- writing a batch --------------------------------------------------------------------------------------------- */
+/* --- writing a batch -------------------------------------------------------------------------- */
 
 typedef struct batch {
     tnl_mux *mux;
@@ -115,9 +168,14 @@ static bool put(batch *b, const tnl_frame *f)
 
 static bool put_ack(batch *b, tnl_stream *s)
 {
-    tnl_frame f = {.type = TNL_FRAME_ACK, .stream = s->id, .offset = tnl_mux_received(s), .limit = s->in.limit};
+    tnl_frame f = {.type = TNL_FRAME_ACK,
+                   .stream = s->id,
+                   .offset = tnl_mux_received(s),
+                   .limit = s->in.limit};
     if (!put(b, &f))
         return false;
+    if (s->in.probe == 0 && f.limit > s->in.limit_sent)
+        s->in.probe = f.limit;
     s->in.acked = f.offset;
     s->in.limit_sent = f.limit;
     s->ack_due = false;
@@ -128,7 +186,8 @@ static bool put_ack(batch *b, tnl_stream *s)
 
 static bool put_open(batch *b, tnl_stream *s)
 {
-    tnl_frame f = {.type = TNL_FRAME_OPEN, .stream = s->id, .rest = s->open_map, .rest_len = s->open_map_len};
+    tnl_frame f = {
+        .type = TNL_FRAME_OPEN, .stream = s->id, .rest = s->open_map, .rest_len = s->open_map_len};
     if (!put(b, &f))
         return false;
     s->open_sent = s->open_ever_sent = true;
@@ -152,46 +211,38 @@ static bool put_terminal(batch *b, tnl_stream *s)
     return true;
 }
 
-/* One DATA frame of at most max bytes, gathered from the ring. Returns how many bytes went. */
+/* One DATA frame of at most max bytes, gathered from the ring. Returns how many bytes went; 0: the
+ * batch is full. */
 static size_t put_data(batch *b, tnl_stream *s, size_t max)
 {
-    enum { HEAD = TNL_FRAME_HEADER + 8 };
+    enum { HEAD = TNL_FRAME_HEADER + 8, WORTH = 256 };
     send_half *o = &s->out;
     size_t n = sendable(s);
     if (n > max)
         n = max;
-    if (b->left <= HEAD)
+    if (b->left < HEAD + (n < WORTH ? n : WORTH))
         return 0;
     if (n > b->left - HEAD)
         n = b->left - HEAD;
-    if (n == 0)
+    if (!tnl_frame_encode_data_head(b->p, b->left, s->id, o->sent, n))
         return 0;
     const uint8_t *piece;
     size_t first = tnl_ring_peek(&o->ring, o->sent, &piece);
-    tnl_frame f = {.type = TNL_FRAME_DATA, .stream = s->id, .offset = o->sent, .rest = piece, .rest_len = n};
-    if (first >= n) {
-        if (!put(b, &f))
-            return 0;
-    } else {
-        /* The ring wraps: the head says n, the payload is copied in two pieces. */
-        f.rest_len = 0;
-        tnl_frame_encode(b->p, b->left, &f);
-        size_t length = n + 8;
-        b->p[1] = (uint8_t)(length >> 16);
-        b->p[2] = (uint8_t)(length >> 8);
-        b->p[3] = (uint8_t)length;
-        memcpy(b->p + HEAD, piece, first);
+    if (first > n)
+        first = n;
+    memcpy(b->p + HEAD, piece, first);
+    if (first < n) {
         tnl_ring_peek(&o->ring, o->sent + first, &piece);
         memcpy(b->p + HEAD + first, piece, n - first);
-        b->p += HEAD + n;
-        b->left -= HEAD + n;
-        b->mux->stats.frames_out++;
     }
+    b->p += HEAD + n;
+    b->left -= HEAD + n;
+    b->mux->stats.frames_out++;
+    b->mux->stats.data_out += n;
     o->sent += n;
     if (o->max_sent < o->sent)
         o->max_sent = o->sent;
     s->link->inflight += n;
-    b->mux->stats.data_out += n;
     return n;
 }
 
@@ -201,9 +252,12 @@ static bool take_turn(batch *b, tnl_stream *s)
     tnl_mux_link *l = s->link;
     if (!s->open_sent && !put_open(b, s))
         return false;
+    if (terminal_due(s) && !put_terminal(b, s))
+        return false;
     size_t quantum = TNL_MUX_QUANTUM;
     while (quantum && sendable(s) && (l->inflight < l->max_inflight || s->id == 0)) {
-        size_t max = quantum < s->mux->config.remote.max_frame ? quantum : s->mux->config.remote.max_frame;
+        size_t max = quantum < s->mux->config.remote.max_frame ? quantum
+                                                               : s->mux->config.remote.max_frame;
         size_t n = put_data(b, s, max);
         if (n == 0)
             return false;
@@ -234,36 +288,32 @@ static void put_acks(batch *b, tnl_mux_link *l)
         tnl_stream *s = TNL_CONTAINER(n, tnl_stream, ack_ready);
         if (!put_ack(b, s))
             return;
-        tnl_mux_settle(s);
     }
+}
+
+/* Those that waited for room in flight first, when there is some. */
+static tnl_stream *next_turn(const tnl_mux_link *l)
+{
+    tnl_list *n = l->inflight < l->max_inflight ? tnl_list_first(&l->capped) : NULL;
+    if (!n)
+        n = tnl_list_first(&l->ready);
+    return n ? TNL_CONTAINER(n, tnl_stream, ready) : NULL;
 }
 
 static void put_streams(batch *b, tnl_mux_link *l)
 {
-    /* Streams that only wait for the link's in-flight bound are set aside, so that small ones behind them get through. */
-    tnl_list blocked;
-    tnl_list_init(&blocked);
-    for (tnl_list *n; (n = tnl_list_first(&l->ready));) {
-        tnl_stream *s = TNL_CONTAINER(n, tnl_stream, ready);
-        size_t before = b->left;
-        bool fits = take_turn(b, s);
-        if (!fits)
-            break;
-        tnl_list_remove(n);
-        if (something_to_send(s))
-            tnl_list_add_tail(before == b->left ? &blocked : &l->ready, n);
+    for (tnl_stream *s; (s = next_turn(l)) && take_turn(b, s);) {
+        tnl_list_remove(&s->ready);
+        tnl_mux_mark_ready(s);
         tnl_mux_tell_room(s);
-    }
-    for (tnl_list *n; (n = tnl_list_first(&blocked));) {
-        tnl_list_remove(n);
-        tnl_list_add_tail(&l->ready, n);
     }
 }
 
 size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap)
 {
     batch b = {.mux = m, .p = out, .left = cap};
-    put_queued(&b, &m->re_acks);
+    l->pulling = true;
+    put_queued(&b, &l->end_acks);
     if (m->control->link == l && !tnl_list_empty(&m->control->ready) && take_turn(&b, m->control)) {
         tnl_list_remove(&m->control->ready);
         tnl_mux_mark_ready(m->control);
@@ -271,8 +321,16 @@ size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap)
     put_acks(&b, l);
     put_queued(&b, &m->event_queue);
     put_streams(&b, l);
+    /* Callbacks may have made new ones. */
+    if (b.left == cap)
+        put_acks(&b, l);
+    l->pulling = false;
     size_t n = cap - b.left;
     if (n == 0)
         l->woken = false;
+    if (l->lost) {
+        tnl_mux_link_free(l);
+        return 0;
+    }
     return n;
 }

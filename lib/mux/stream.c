@@ -5,19 +5,14 @@
 #include "mux/internal.h"
 #include "tunnel/error.h"
 
-/* --- input ------------------------------------------------------------------------------------------------------- */
+/* --- input ------------------------------------------------------------------------------------ */
 
-/*
- * The window grows when the peer filled at least half of it while the user had nothing waiting: then the window, not the
- * user, holds the stream back.
- */
-static void grow_window(tnl_stream *s, uint64_t arrived)
+static void grow_window(tnl_stream *s)
 {
     tnl_mux *m = s->mux;
     uint32_t more = s->in.window;
-    if (s->id == 0 || s->in.end != TERMINAL_NONE || s->in.limit_sent - arrived > s->in.window / 2)
-        return;
-    if (s->in.window > m->config.max_window / 2 || m->surplus_used + more > m->config.surplus)
+    if (s->id == 0 || s->in.window > m->config.max_window / 2 ||
+        m->surplus_used + more > m->config.surplus)
         return;
     m->surplus_used += more;
     s->in.window += more;
@@ -28,8 +23,10 @@ void tnl_mux_used_up(tnl_stream *s, size_t n)
     recv_half *in = &s->in;
     if (n == 0 || in->end != TERMINAL_NONE)
         return;
-    if (in->ring.start >= in->ring.end)
-        grow_window(s, in->ring.end);
+    if (in->ring.start == in->ring.end && in->ring.end == in->probe)
+        grow_window(s);
+    if (in->ring.end >= in->probe)
+        in->probe = 0;
     uint64_t limit = in->ring.start + in->window;
     if (limit > in->limit)
         in->limit = limit;
@@ -41,7 +38,8 @@ int tnl_mux_take(tnl_stream *s, const uint8_t *p, size_t n)
 {
     recv_half *in = &s->in;
     size_t used = 0;
-    if (in->ring.start == in->ring.end && !s->delivering && !in->range_count && s->events && s->events->data) {
+    if (in->ring.start == in->ring.end && !s->delivering && !in->range_count && s->events &&
+        s->events->data) {
         s->busy++;
         s->delivering = true;
         used = s->events->data(s->user, p, n);
@@ -54,6 +52,7 @@ int tnl_mux_take(tnl_stream *s, const uint8_t *p, size_t n)
         }
         in->ring.start = in->ring.end = in->ring.end + used;
         in->blocked = true;
+        in->probe = 0;
     }
     if (tnl_ring_put(&in->ring, in->ring.end, p + used, n - used)) {
         /* Counted as arrived, so that the offsets stay right while the stream is reset. */
@@ -79,8 +78,10 @@ static void deliver_ring(tnl_stream *s)
         tnl_ring_drop(&in->ring, in->ring.start + used);
         tnl_mux_used_up(s, used);
         in->blocked = used < n;
-        if (in->blocked)
+        if (in->blocked) {
+            in->probe = 0;
             return;
+        }
     }
     if (!in->range_count)
         tnl_ring_trim(&in->ring);
@@ -123,7 +124,7 @@ void tnl_stream_resume(tnl_stream *s)
     tnl_mux_settle(s);
 }
 
-/* --- output ------------------------------------------------------------------------------------------------------ */
+/* --- output ----------------------------------------------------------------------------------- */
 
 size_t tnl_stream_room(const tnl_stream *s)
 {
@@ -143,6 +144,8 @@ size_t tnl_stream_space(tnl_stream *s, size_t want, uint8_t **p)
         s->out.want_room = true;
         return 0;
     }
+    if (want == 0)
+        want = 1;
     size_t n = tnl_ring_space(&s->out.ring, want < room ? want : room, p);
     if (n == 0)
         tnl_mux_fail(s);
@@ -197,7 +200,19 @@ void tnl_mux_tell_room(tnl_stream *s)
     s->busy--;
 }
 
-/* --- ends -------------------------------------------------------------------------------------------------------- */
+/* --- ends ------------------------------------------------------------------------------------- */
+
+/* Not in the middle of a character. */
+static size_t text_length(const char *text)
+{
+    size_t n = strnlen(text, TNL_MUX_MAX_RESET_TEXT + 1);
+    if (n <= TNL_MUX_MAX_RESET_TEXT)
+        return n;
+    do
+        n--;
+    while (n && ((uint8_t)text[n] & 0xc0) == 0x80);
+    return n;
+}
 
 void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *text)
 {
@@ -205,14 +220,13 @@ void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *tex
     if (o->end >= end || s->retired)
         return;
     if (end == TERMINAL_RESET) {
-        size_t in_flight = (size_t)(o->sent - o->ring.start);
-        if (s->link)
-            s->link->inflight -= in_flight;
+        size_t before = tnl_mux_in_flight(s);
         /* Nothing is sent again: what the peer lacks, the final offset makes up for. */
         o->sent = o->ring.start = o->ring.end = o->max_sent;
         tnl_ring_free(&o->ring);
+        tnl_mux_landed(s, before);
         s->reset_code = code;
-        s->reset_text = text ? tnl_strndup(text, strnlen(text, TNL_MUX_MAX_RESET_TEXT)) : NULL;
+        s->reset_text = text ? tnl_strndup(text, text_length(text)) : NULL;
     }
     o->end = end;
     o->final = o->ring.end;
@@ -237,6 +251,8 @@ void tnl_stream_reset(tnl_stream *s, int code, const char *text)
 
 void tnl_mux_fail(tnl_stream *s)
 {
+    if (s->id == 0)
+        s->mux->control_error = TUNNEL_E_NOMEM;
     if (s->id == 0 || s->retired || s->out.end == TERMINAL_RESET)
         return;
     tnl_mux_discard(s);
@@ -263,7 +279,8 @@ void tnl_stream_release(tnl_stream *s)
     s->events = NULL;
     tnl_list_remove(&s->failed);
     if (!s->retired) {
-        bool in_over = s->in.end == TERMINAL_RESET || (s->in.end == TERMINAL_FIN && s->in.ring.start == s->in.final);
+        bool in_over = s->in.end == TERMINAL_RESET ||
+                       (s->in.end == TERMINAL_FIN && s->in.ring.start == s->in.final);
         if (s->out.end == TERMINAL_NONE || !in_over) {
             tnl_mux_discard(s);
             tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t)-TUNNEL_E_CANCELED, NULL);
@@ -274,6 +291,7 @@ void tnl_stream_release(tnl_stream *s)
 
 void tnl_stream_set_events(tnl_stream *s, const tnl_stream_events *ev, void *user)
 {
+    s->taken = true;
     s->events = ev;
     s->user = user;
 }
