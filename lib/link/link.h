@@ -23,13 +23,15 @@ typedef struct tnl_link_events {
      * peer gets CLOSE with it and the link ends. tnl_link_bind() may be called inside. */
     int (*handshake)(void *user, tnl_link *l, const tnl_frame *f);
     /* The link is gone, and with it the pointer. Once. error 0: closed by this end. When the peer sent CLOSE, error is its
-     * code and detail its text. http_status: see tnl_transport_events.closed. A bound session has been told before. */
+     * code and detail its text. detail is escaped for printing. http_status: see tnl_transport_events.closed. A session
+     * that was bound has lost its link by now; its own closed() may come before or after this one. */
     void (*closed)(void *user, tnl_link *l, int error, int http_status, const char *detail);
 } tnl_link_events;
 
 typedef struct tnl_link_config {
-    uint32_t handshake_ms; /* for transport and handshake together, 1000 to 60000 */
-    uint32_t silence_ms;   /* a link that brought nothing for so long is dead; a PING goes after half of it */
+    uint32_t handshake_ms; /* for transport and handshake together, whatever is heard meanwhile, 1000 to 60000 */
+    uint32_t silence_ms;   /* a link that brought nothing for so long is dead; a PING goes after half of it, and has as
+                            * long for its answer */
     uint32_t max_data;     /* greatest DATA payload this end accepts */
     size_t inflight;       /* most unacknowledged bytes on the link */
 } tnl_link_config;
@@ -40,7 +42,8 @@ void tnl_link_set_transport(tnl_link *l, tnl_transport *t);
 /* For a link that never got a transport. No closed(). */
 void tnl_link_discard(tnl_link *l);
 
-/* From here on stream frames go to the session, and its frames come out here. 0 or TUNNEL_E_NOMEM. */
+/* From here on stream frames go to the session, and its frames come out here. 0; TUNNEL_E_NOMEM, GONE (the session is
+ * closing): then the session has no link, and closing it is up to the caller. */
 int tnl_link_bind(tnl_link *l, tnl_session *s);
 
 /* Queues a link-scope frame. 0 or TUNNEL_E_LIMIT. */

@@ -193,7 +193,7 @@ void tnl_session_broken(tnl_session *s, int error)
 {
     if (s->over)
         return;
-    end(s, error, "the peer broke the protocol");
+    end(s, error, tunnel_strerror(error));
     close_links(s, error, tunnel_strerror(error));
 }
 
