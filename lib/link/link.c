@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "tunnel/error.h"
 #include "wire/text.h"
@@ -224,10 +223,10 @@ static int on_pong(tnl_link *l, const tnl_frame *f)
 
 static int on_close(tnl_link *l, const tnl_frame *f)
 {
-    l->peer_error = f->code && f->code < 1000 ? -(int)f->code : TUNNEL_E_EOF;
-    tnl_text_clean(l->peer_text, sizeof(l->peer_text), f->rest, f->rest_len);
+    l->error = f->code && f->code < 1000 ? -(int)f->code : TUNNEL_E_EOF;
+    tnl_text_clean(l->text, sizeof(l->text), f->rest, f->rest_len);
     if (l->session)
-        tnl_session_peer_closed(l->session, l->peer_error, l->peer_text);
+        tnl_session_peer_closed(l->session, l->error, l->text);
     else
         tnl_link_close(l, 0, NULL);
     return 0;
@@ -319,7 +318,8 @@ static void transport_closed(void *user, int error, int http_status, const char 
         detail = l->text;
     } else {
         /* A server's answer may be quoted in it. */
-        detail = tnl_log_escape(text, sizeof(text), detail, detail ? strlen(detail) : 0);
+        tnl_text_clean(text, sizeof(text), detail ? detail : "", detail ? strlen(detail) : 0);
+        detail = text;
     }
     l->closing = true;
     l->transport = NULL;

@@ -23,7 +23,7 @@ typedef struct tnl_link_events {
      * peer gets CLOSE with it and the link ends. tnl_link_bind() may be called inside. */
     int (*handshake)(void *user, tnl_link *l, const tnl_frame *f);
     /* The link is gone, and with it the pointer. Once. error 0: closed by this end. When the peer sent CLOSE, error is its
-     * code and detail its text. detail is escaped for printing. http_status: see tnl_transport_events.closed. A session
+     * code and detail its text. detail holds no control characters. http_status: see tnl_transport_events.closed. A session
      * that was bound has lost its link by now; its own closed() may come before or after this one. */
     void (*closed)(void *user, tnl_link *l, int error, int http_status, const char *detail);
 } tnl_link_events;

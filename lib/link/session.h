@@ -18,8 +18,8 @@ typedef struct tnl_session_events {
     void (*event)(void *user, const uint8_t *map, size_t n); /* optional */
     void (*retired)(void *user);                             /* optional; a stream slot is free again */
     /* Over; once, also after tnl_session_close(). Its streams have been told reset() before. The pointer is valid until the
-     * callback returns. error: 0 closed by this end, a TUNNEL_E_ code else; detail is a line, escaped for
-     * printing, or "". */
+     * callback returns. error: 0 closed by this end, a TUNNEL_E_ code else; detail is a line without
+     * control characters, or "". */
     void (*closed)(void *user, int error, const char *detail);
 } tnl_session_events;
 
