@@ -163,7 +163,8 @@ static int start_probe(tnl_tunnel *wanted, tnl_tunnel *holder)
     }
     probe->peer = p;
     probe->wanted = wanted;
-    probe->started = tnl_loop_now(p->server->loop) + 1;
+    /* Heard in this very turn is alive as well: on a fast path the answer comes within the same millisecond. */
+    probe->started = tnl_loop_now(p->server->loop);
     tnl_list_add_tail(&p->probes, &probe->node);
     tnl_timer_start(probe->timer, TNL_PROBE_MS);
     if (holder->peer->session)
