@@ -6,8 +6,8 @@
 #include <time.h>
 #include <tunnel/tunnel.h>
 
-#include "../common/options.h"
-#include "proxy.h"
+#include "common/options.h"
+#include "client/proxy.h"
 
 typedef struct app {
     tunnel_client_config *config;
@@ -17,6 +17,9 @@ typedef struct app {
     const command_line *command;
     const char *server;
     const char *subdomain;
+    bool has_token;
+    bool has_ca;
+    bool has_upstream_ca;
     bool has_proxy;
     bool quiet;
     bool verbose;
@@ -54,13 +57,24 @@ static const char *set_server(void *user, const char *value)
 static const char *set_token(void *user, const char *value)
 {
     app *a = user;
+    a->has_token = true;
     return result(a, tunnel_client_config_set_token(a->config, value));
 }
 
 static const char *set_subdomain(void *user, const char *value)
 {
-    ((app *)user)->subdomain = value;
-    return NULL;
+    app *a = user;
+    size_t n = strlen(value);
+    a->subdomain = value;
+    if (strcmp(value, "@") == 0)
+        return NULL;
+    if (n >= 1 && n <= 63 && strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-") == n && value[0] != '-' &&
+        value[n - 1] != '-')
+        return NULL;
+    snprintf(a->line, sizeof(a->line),
+             "'%.80s' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-' (not first or last), or @ for the root domain",
+             value);
+    return a->line;
 }
 
 static const char *set_host_header(void *user, const char *value)
@@ -79,6 +93,7 @@ static const char *set_quiet(void *user, const char *value)
 static const char *set_ca(void *user, const char *value)
 {
     app *a = user;
+    a->has_ca = true;
     return result(a, tunnel_client_config_set_ca_file(a->config, value));
 }
 
@@ -112,6 +127,7 @@ static const char *set_instance(void *user, const char *value)
 static const char *set_upstream_ca(void *user, const char *value)
 {
     app *a = user;
+    a->has_upstream_ca = true;
     return option_result(a, tunnel_options_set_upstream_ca_file(a->options, value));
 }
 
@@ -133,7 +149,8 @@ static const char *set_verbose(void *user, const char *value)
 }
 
 static const option_row rows[] = {
-    {"server", "URL", "TUNNEL_SERVER", false, "The tunnel server: wss://HOST[:PORT], or ws:// (see --insecure);\nhttp and https mean the same. Required.",
+    {"server", "URL", "TUNNEL_SERVER", false,
+     "The tunnel server: wss://HOST[:PORT], or ws:// (see\n--insecure); https and http mean the same. Required.",
      set_server},
     {"token", "SECRET", "TUNNEL_TOKEN", false, "The credential that the server knows.", set_token},
     {"subdomain", "NAME", "TUNNEL_SUBDOMAIN", false,
@@ -145,12 +162,13 @@ static const option_row rows[] = {
      set_ca},
     {"insecure", NULL, "TUNNEL_INSECURE", false, "Allow plain ws:// to hosts other than this one.", set_insecure},
     {"proxy", "URL", "TUNNEL_PROXY", false,
-     "Go out through this HTTP proxy: http://[USER:PASSWORD@]HOST[:PORT].\n"
-     "Default: HTTPS_PROXY, unless NO_PROXY names the server; '' for none.",
+     "Go out through this HTTP proxy:\nhttp://[USER:PASSWORD@]HOST[:PORT]; '' for none.\n"
+     "Default: HTTPS_PROXY, unless NO_PROXY names the server.",
      set_proxy},
-    {"force", NULL, "TUNNEL_FORCE", false, "Take the name from another live client with the same token.", set_force},
+    {"force", NULL, "TUNNEL_FORCE", false, "Take the name from a live client with the same token.", set_force},
     {"instance", "HEX", "TUNNEL_INSTANCE", false,
-     "32 hex digits: a client with the same ones takes over at once.\nDefault: random.", set_instance},
+     "32 hex digits: a newer client with the same ones (and the\nsame token) takes over at once. Default: random.",
+     set_instance},
     {"upstream-ca", "FILE", "TUNNEL_UPSTREAM_CA", false,
      "Verify an https:// service against this PEM file.\nDefault: the system's store; not verified on localhost.",
      set_upstream_ca},
@@ -162,8 +180,8 @@ static const option_row rows[] = {
 
 static const char usage[] =
     "http UPSTREAM --server URL [OPTIONS]\n\n"
-    "Makes a local web service reachable through a tunnel server. UPSTREAM is a port (3000),\n"
-    "HOST:PORT, unix:/PATH or https://HOST:PORT. It need not be up yet.";
+    "Makes a local web service reachable through a tunnel server. UPSTREAM is a port of this\n"
+    "machine (3000), HOST:PORT, unix:/PATH or https://HOST:PORT. It need not be up yet.";
 
 static const char examples[] =
     "Examples:\n"
@@ -200,15 +218,17 @@ static void print_request(const tunnel_event *e)
     fflush(stdout);
 }
 
-static const char *advice(int error)
+static const char *advice(const app *a, int error)
 {
     switch (error) {
     case TUNNEL_E_AUTH_FAILED:
-        return "; check --token (TUNNEL_TOKEN)";
+        return a->has_token ? "; check --token (TUNNEL_TOKEN)" : "; give one with --token (TUNNEL_TOKEN)";
     case TUNNEL_E_NAME_TAKEN:
-        return "; choose another --subdomain, or take it with --force if it is yours";
+        return "; choose another --subdomain, or take it with --force from a client that has your token";
+    case TUNNEL_E_REPLACED:
+        return "; stop one of the two, or give it another --subdomain";
     case TUNNEL_E_CERTIFICATE:
-        return "; if the server uses a CA of its own, give its certificate with --ca FILE";
+        return "; --server must have a name of the certificate, and a CA of your own is given with --ca FILE";
     default:
         return "";
     }
@@ -217,7 +237,11 @@ static const char *advice(int error)
 static void on_failed(app *a, const tunnel_event *e)
 {
     int error = tunnel_event_error(e);
-    snprintf(a->line, sizeof(a->line), "%s: %s%s", tunnel_error_name(error), tunnel_event_text(e), advice(error));
+    const char *name = tunnel_error_name(error), *text = tunnel_event_text(e);
+    size_t n = strlen(name);
+    if (strncmp(text, name, n) == 0 && text[n] == ':') /* the server's answer may begin with it */
+        text += n + 1 + strspn(text + n + 1, " ");
+    snprintf(a->line, sizeof(a->line), "%s: %s%s", name, text, advice(a, error));
     fail_with(a->command, 1, a->line);
     leave(a, 1);
 }
@@ -234,6 +258,16 @@ static void on_published(app *a, const tunnel_event *e)
     a->lost = false;
 }
 
+static void on_retrying(app *a, const tunnel_event *e)
+{
+    /* A TLS server just closes on what is no TLS. */
+    bool plain = strncmp(a->server, "ws:", 3) == 0 || strncmp(a->server, "http:", 5) == 0;
+    bool hint = plain && !*a->url && tunnel_event_error(e) == TUNNEL_E_EOF;
+    a->lost = true;
+    fprintf(stderr, "no tunnel through %s: %s%s (trying again in %.1f s)\n", a->server, tunnel_event_text(e),
+            hint ? "; should it be wss:// instead?" : "", (double)tunnel_event_delay_ms(e) / 1000.0);
+}
+
 static void on_event(void *user, const tunnel_event *e)
 {
     app *a = user;
@@ -247,9 +281,7 @@ static void on_event(void *user, const tunnel_event *e)
             fprintf(stderr, "connected to %s\n", tunnel_event_text(e));
         break;
     case TUNNEL_EVENT_RETRYING:
-        a->lost = true;
-        fprintf(stderr, "no tunnel through %s: %s; trying again in %.1f s\n", a->server, tunnel_event_text(e),
-                (double)tunnel_event_delay_ms(e) / 1000.0);
+        on_retrying(a, e);
         break;
     case TUNNEL_EVENT_PUBLISHED:
         on_published(a, e);
@@ -284,26 +316,43 @@ static int prepare(app *a, const command_line *c)
     if (c->argument_count == 0)
         return fail_with(c, EXIT_USAGE, "what shall be published? Try: tunnel-client http 3000 --server URL (see --help)");
     if (strcmp(c->arguments[0], "http") != 0) {
-        snprintf(a->line, sizeof(a->line), "unknown command '%.60s': only 'http' is known (see --help)", c->arguments[0]);
+        bool port = strspn(c->arguments[0], "0123456789") == strlen(c->arguments[0]);
+        snprintf(a->line, sizeof(a->line),
+                 port ? "write 'http' before the address: tunnel-client http %.60s"
+                      : "unknown command '%.60s': only 'http' is known (see --help)",
+                 c->arguments[0]);
         return fail_with(c, EXIT_USAGE, a->line);
     }
-    if (c->argument_count != 2)
-        return fail_with(c, EXIT_USAGE, "'http' takes one address to forward to, e.g. tunnel-client http 3000 (see --help)");
+    if (c->argument_count == 1)
+        return fail_with(c, EXIT_USAGE, "'http' needs an address to forward to, e.g. tunnel-client http 3000 (see --help)");
+    if (c->argument_count > 2) {
+        snprintf(a->line, sizeof(a->line), "'http' takes one address to forward to: '%.60s' is one too many (see --help)",
+                 c->arguments[2]);
+        return fail_with(c, EXIT_USAGE, a->line);
+    }
     if (!a->server)
         return fail_with(c, EXIT_USAGE, "no server is set: give --server URL or TUNNEL_SERVER");
     const char *proxy = a->has_proxy ? NULL : proxy_from_environment(a->server);
-    if (proxy && tunnel_client_config_set_proxy(a->config, proxy))
-        return fail_with(c, EXIT_USAGE, tunnel_client_config_error(a->config));
-    if (a->subdomain && (strlen(a->subdomain) > 63 || !*a->subdomain))
-        return fail_with(c, EXIT_USAGE, "--subdomain: a DNS label has 1 to 63 characters");
+    if (proxy && tunnel_client_config_set_proxy(a->config, proxy)) {
+        snprintf(a->line, sizeof(a->line), "HTTPS_PROXY: %s", tunnel_client_config_error(a->config));
+        return fail_with(c, EXIT_USAGE, a->line);
+    }
     int rc = tunnel_client_new(&a->client, a->loop, a->config, detail, sizeof(detail));
-    if (rc)
-        return fail_with(c, rc == TUNNEL_E_INVALID ? EXIT_USAGE : 1, detail);
+    if (rc == TUNNEL_E_INVALID)
+        return fail_with(c, EXIT_USAGE, detail);
+    if (rc) {
+        snprintf(a->line, sizeof(a->line), "%s%s", a->has_ca ? "--ca: " : "", detail);
+        return fail_with(c, 1, a->line);
+    }
     tunnel_client_on_event(a->client, on_event, a);
     snprintf(what, sizeof(what), "http://%s", a->subdomain ? a->subdomain : "");
     rc = tunnel_client_forward(a->client, what, c->arguments[1], a->options, NULL, detail, sizeof(detail));
-    if (rc)
-        return fail_with(c, rc == TUNNEL_E_INVALID || rc == TUNNEL_E_NAME_INVALID ? EXIT_USAGE : 1, detail);
+    if (rc == TUNNEL_E_INVALID || rc == TUNNEL_E_NAME_INVALID)
+        return fail_with(c, EXIT_USAGE, detail);
+    if (rc) {
+        snprintf(a->line, sizeof(a->line), "%s%s", a->has_upstream_ca ? "--upstream-ca: " : "", detail);
+        return fail_with(c, 1, a->line);
+    }
     tunnel_loop_on_signal(a->loop, SIGTERM, on_stop, a);
     tunnel_loop_on_signal(a->loop, SIGINT, on_stop, a);
     tunnel_client_start(a->client);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "proxy.h"
+#include "client/proxy.h"
 
 #include <stdbool.h>
 #include <stdio.h>

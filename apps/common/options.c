@@ -6,33 +6,42 @@
 #include <string.h>
 #include <tunnel/version.h>
 
-enum { HELP_COLUMN = 32 };
+enum { HELP_COLUMN = 32, HELP_WIDTH = 100 };
 
 int fail_with(const command_line *c, int code, const char *text)
 {
-    fprintf(stderr, "%s: %s\n", c->program, text);
+    fprintf(stderr, "%s: ", c->program);
+    /* One line, whatever the values it quotes hold. */
+    for (; *text; text++)
+        fputc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, stderr);
+    fputc('\n', stderr);
     return code;
 }
 
 static void print_help_lines(const char *text, const char *variable)
 {
+    size_t column = HELP_COLUMN;
     while (*text) {
         size_t n = strcspn(text, "\n");
         printf("%.*s", (int)n, text);
         text += n;
+        column = HELP_COLUMN + n;
         if (*text == '\n') {
             printf("\n%*s", HELP_COLUMN, "");
             text++;
         }
     }
-    if (variable)
-        printf(" [%s]", variable);
-    printf("\n");
+    if (variable && column + strlen(variable) + 3 > HELP_WIDTH)
+        printf("\n%*s[%s]\n", HELP_COLUMN, "", variable);
+    else if (variable)
+        printf(" [%s]\n", variable);
+    else
+        printf("\n");
 }
 
 static void print_help(const command_line *c)
 {
-    printf("Usage: %s %s\n\nOptions (the environment variable of each in brackets; options win):\n", c->program,
+    printf("Usage: %s %s\n\nOptions, and in brackets the environment variable of each (options win):\n", c->program,
            c->usage);
     for (size_t i = 0; i < c->row_count; i++) {
         const option_row *r = &c->rows[i];

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <tunnel/tunnel.h>
 
-#include "../common/options.h"
+#include "common/options.h"
 
 enum { CERTS_MAX = 256 };
 
@@ -20,6 +20,7 @@ typedef struct app {
     size_t cert_count;
     size_t key_count;
     bool has_token;
+    char made_token[33]; /* to be printed when the server listens; then "" */
     bool verbose;
     const char *access_log; /* NULL: none; "-": standard output */
     FILE *access_file;
@@ -106,7 +107,7 @@ static const char *set_answer_timeout(void *user, const char *value)
 {
     app *a = user;
     long ms = milliseconds(value);
-    if (ms < 0)
+    if (ms < 100)
         return "give a number of seconds, 0.1 to 86400";
     return result(a, tunnel_server_config_set_answer_timeout(a->config, (uint32_t)ms));
 }
@@ -115,7 +116,7 @@ static const char *set_link_timeout(void *user, const char *value)
 {
     app *a = user;
     long ms = milliseconds(value);
-    if (ms < 0)
+    if (ms < 1000 || ms > 600000)
         return "give a number of seconds, 1 to 600";
     return result(a, tunnel_server_config_set_silence(a->config, (uint32_t)ms));
 }
@@ -183,6 +184,9 @@ static void on_event(void *user, const tunnel_event *e)
     app *a = user;
     switch (tunnel_event_get_type(e)) {
     case TUNNEL_EVENT_LISTENING:
+        if (a->made_token[0])
+            printf("token: %s\n", a->made_token);
+        a->made_token[0] = '\0';
         printf("listening: %s\n", tunnel_event_url(e));
         fflush(stdout);
         break;
@@ -200,10 +204,12 @@ static void on_event(void *user, const tunnel_event *e)
                     *tunnel_event_text(e) ? tunnel_event_text(e) : tunnel_strerror(tunnel_event_error(e)));
         break;
     case TUNNEL_EVENT_NAME_PUBLISHED:
+        if (a->verbose)
+            fprintf(stderr, "client %s published %s\n", tunnel_event_account(e), tunnel_event_url(e));
+        break;
     case TUNNEL_EVENT_NAME_GONE:
         if (a->verbose)
-            fprintf(stderr, "%s %s by %s\n", tunnel_event_name(tunnel_event_get_type(e)), tunnel_event_url(e),
-                    tunnel_event_account(e));
+            fprintf(stderr, "client %s: %s is gone\n", tunnel_event_account(e), tunnel_event_url(e));
         break;
     default:
         break;
@@ -224,10 +230,12 @@ static void on_hangup(void *user, int signum)
     app *a = user;
     char detail[600];
     (void)signum;
-    if (a->access_file && a->access_file != stdout && !freopen(a->access_log, "a", a->access_file))
+    if (a->access_file && a->access_file != stdout && !freopen(a->access_log, "ae", a->access_file))
         a->access_file = NULL;
     if (a->access_file)
         setvbuf(a->access_file, NULL, _IOLBF, 0);
+    if (a->cert_count == 0)
+        return;
     if (tunnel_server_reload_certificates(a->server, detail, sizeof(detail)))
         fprintf(stderr, "tunnel-server: the certificates stay as they were: %s\n", detail);
     else
@@ -238,7 +246,7 @@ static void on_hangup(void *user, int signum)
 
 static int prepare(app *a, const command_line *c)
 {
-    char token[33], detail[600];
+    char detail[600];
     if (c->argument_count) {
         snprintf(a->line, sizeof(a->line), "'%.60s' is not expected here (see --help)", c->arguments[0]);
         return fail_with(c, EXIT_USAGE, a->line);
@@ -259,12 +267,15 @@ static int prepare(app *a, const command_line *c)
         tunnel_server_config_set_access_events(a->config, 1);
     }
     if (!a->has_token) {
-        if (tunnel_make_token(token) || tunnel_server_config_add_token(a->config, token))
+        if (tunnel_make_token(a->made_token) ||
+            tunnel_server_config_add_token(a->config, a->made_token))
             return fail_with(c, 1, "cannot make a token");
-        printf("token: %s\n", token);
-        fflush(stdout);
     }
     int rc = tunnel_server_new(&a->server, a->loop, a->config, detail, sizeof(detail));
+    if (rc == TUNNEL_E_NOT_FOUND || rc == TUNNEL_E_ACCESS || rc == TUNNEL_E_CERTIFICATE) {
+        snprintf(a->line, sizeof(a->line), "--tls-cert, --tls-key: %s", detail);
+        return fail_with(c, 1, a->line);
+    }
     if (rc)
         return fail_with(c, rc == TUNNEL_E_INVALID ? EXIT_USAGE : 1, detail);
     tunnel_server_on_event(a->server, on_event, a);

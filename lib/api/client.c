@@ -61,9 +61,12 @@ int tunnel_client_config_set_server(tunnel_client_config *config, const char *ur
     bool known = tnl_url_parse(&u, url) == 0;
     bool tls = known && (strcmp(u.scheme, "wss") == 0 || strcmp(u.scheme, "https") == 0);
     bool plain = known && (strcmp(u.scheme, "ws") == 0 || strcmp(u.scheme, "http") == 0);
-    if ((!tls && !plain) || u.userinfo[0] || (u.path[0] && strcmp(u.path, "/") != 0))
-        return invalid(config->line, "'%s' is not a server's address: give ws://HOST[:PORT] or wss://HOST[:PORT]",
-                       u.userinfo[0] ? "(with user and password)" : url);
+    if (known && u.userinfo[0])
+        return invalid(config->line, "%s",
+                       "the server's address must not hold a user or password: give the credential with --token");
+    if ((!tls && !plain) || (u.path[0] && strcmp(u.path, "/") != 0))
+        return invalid(config->line, "'%.100s' is not a server's address: give wss://HOST[:PORT] or ws://HOST[:PORT]",
+                       url);
     snprintf(u.scheme, sizeof(u.scheme), "%s", tls ? "wss" : "ws");
     if (u.port == 0)
         u.port = tls ? 443 : 80;
@@ -89,7 +92,7 @@ int tunnel_client_config_set_ca_file(tunnel_client_config *config, const char *p
 {
     config->line[0] = '\0';
     if (!path[0] || strlen(path) >= sizeof(config->c.ca_file))
-        return invalid(config->line, "'%s' is no path of a CA file", path);
+        return invalid(config->line, "'%.100s' is no path of a CA file", path);
     snprintf(config->c.ca_file, sizeof(config->c.ca_file), "%s", path);
     return 0;
 }
@@ -108,8 +111,8 @@ int tunnel_client_config_set_proxy(tunnel_client_config *config, const char *url
     if (!url[0])
         return 0;
     if (tnl_url_parse(&u, url) || strcmp(u.scheme, "http") != 0 || (u.path[0] && strcmp(u.path, "/") != 0))
-        return invalid(config->line, "%s",
-                       "the proxy's address is not understood: give http://[USER:PASSWORD@]HOST[:PORT]");
+        return invalid(config->line, "'%.100s' is not a proxy's address: give http://[USER:PASSWORD@]HOST[:PORT]",
+                       strchr(url, '@') ? "(with a password)" : url);
     if (u.port == 0)
         u.port = 80;
     config->c.proxy = u;
@@ -121,7 +124,7 @@ int tunnel_client_config_set_instance(tunnel_client_config *config, const char *
 {
     config->line[0] = '\0';
     if (tnl_unhex(config->c.instance, sizeof(config->c.instance), hex, strlen(hex)))
-        return invalid(config->line, "'%s' is not an instance id: give 32 hex digits", hex);
+        return invalid(config->line, "'%.100s' is not an instance id: give 32 hex digits", hex);
     config->has_instance = true;
     return 0;
 }
@@ -173,7 +176,7 @@ int tunnel_options_set_host_header(tunnel_options *options, const char *value)
     bool fits = strlen(value) < sizeof(options->host_header);
     snprintf(url, sizeof(url), "http://%s", fits ? value : "");
     if (!fits || tnl_url_parse(&u, url) || u.userinfo[0] || u.path[0])
-        return invalid(options->line, "'%s' is not a Host header: give a name or address, with :PORT if need be",
+        return invalid(options->line, "'%.100s' is not a Host header: give a name or address, with :PORT if need be",
                        value);
     snprintf(options->host_header, sizeof(options->host_header), "%s", value);
     return 0;
@@ -183,7 +186,7 @@ int tunnel_options_set_upstream_ca_file(tunnel_options *options, const char *pat
 {
     options->line[0] = '\0';
     if (!path[0] || strlen(path) >= sizeof(options->upstream_ca))
-        return invalid(options->line, "'%s' is no path of a CA file", path);
+        return invalid(options->line, "'%.100s' is no path of a CA file", path);
     snprintf(options->upstream_ca, sizeof(options->upstream_ca), "%s", path);
     return 0;
 }
@@ -242,13 +245,13 @@ void tunnel_client_on_event(tunnel_client *client, void (*event)(void *user, con
 static int name_of(char name[64], const char *what, char *detail, size_t size)
 {
     if (strncmp(what, "http://", 7) != 0) {
-        snprintf(detail, size, "'%s' is not something to publish: give http://NAME", what);
+        snprintf(detail, size, "'%.100s' is not something to publish: give http://NAME", what);
         return TUNNEL_E_INVALID;
     }
     const char *label = what + 7;
     if (strcmp(label, "@") != 0 && label[0] && !tnl_is_label(label)) {
         snprintf(detail, size,
-                 "'%s' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-' (not first or last), or '@' for the root",
+                 "'%.100s' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-' (not first or last), or '@' for the root",
                  label);
         return TUNNEL_E_NAME_INVALID;
     }

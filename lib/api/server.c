@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tunnel/server.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -59,10 +60,22 @@ const char *tunnel_server_config_error(const tunnel_server_config *config)
     return config->line;
 }
 
-static int add_listen(tunnel_server_config *config, const char *address, bool tls)
+/* "127.0.0.1:8080", "[fe80::1%eth0]:8080", "localhost:8080" */
+static bool is_listen_address(const char *address)
 {
     char host[64];
     uint16_t port;
+    struct in6_addr bytes;
+    if (tnl_address_split(address, host, sizeof(host), &port))
+        return false;
+    if (strcmp(host, "localhost") == 0 || inet_pton(AF_INET, host, &bytes) == 1)
+        return true;
+    host[strcspn(host, "%")] = '\0';
+    return inet_pton(AF_INET6, host, &bytes) == 1;
+}
+
+static int add_listen(tunnel_server_config *config, const char *address, bool tls)
+{
     config->line[0] = '\0';
     if (config->c.listen_count == TNL_SERVER_MAX_LISTEN) {
         snprintf(config->line, LINE, "a server has at most %d listeners", TNL_SERVER_MAX_LISTEN);
@@ -70,10 +83,9 @@ static int add_listen(tunnel_server_config *config, const char *address, bool tl
     }
     tnl_server_listen *l = &config->c.listen[config->c.listen_count];
     bool unix_path = strncmp(address, "unix:/", 6) == 0;
-    if (strlen(address) >= sizeof(l->address) ||
-        (!unix_path && tnl_address_split(address, host, sizeof(host), &port))) {
+    if (strlen(address) >= sizeof(l->address) || (!unix_path && !is_listen_address(address))) {
         snprintf(config->line, LINE,
-                 "'%s' is not an address to listen on: give ADDRESS:PORT, e.g. 127.0.0.1:8080 or [::]:443", address);
+                 "'%.100s' is not an address to listen on: give ADDRESS:PORT, e.g. 127.0.0.1:8080 or [::]:443", address);
         return TUNNEL_E_INVALID;
     }
     snprintf(l->address, sizeof(l->address), "%s", address);
@@ -111,6 +123,14 @@ int tunnel_server_config_add_certificate(tunnel_server_config *config, const cha
     return 0;
 }
 
+/* A name under which others can stand: not a numeric address. */
+static bool is_name(const char *host)
+{
+    const char *dot = strrchr(host, '.');
+    const char *last = dot ? dot + 1 : host;
+    return tnl_is_domain(host) && last[strspn(last, "0123456789")] != '\0';
+}
+
 int tunnel_server_config_set_domain(tunnel_server_config *config, const char *domain)
 {
     char lower[sizeof(config->c.domain)] = "";
@@ -118,8 +138,8 @@ int tunnel_server_config_set_domain(tunnel_server_config *config, const char *do
     config->line[0] = '\0';
     for (size_t i = 0; i < n && n < sizeof(lower); i++)
         lower[i] = domain[i] >= 'A' && domain[i] <= 'Z' ? (char)(domain[i] - 'A' + 'a') : domain[i];
-    if (!tnl_is_domain(lower)) {
-        snprintf(config->line, LINE, "'%s' is not a domain name: give one such as tunnel.example.com or localhost",
+    if (!is_name(lower)) {
+        snprintf(config->line, LINE, "'%.100s' is not a domain name: give one such as tunnel.example.com or localhost",
                  domain);
         return TUNNEL_E_INVALID;
     }
@@ -160,8 +180,8 @@ int tunnel_server_config_set_public_url(tunnel_server_config *config, const char
     tnl_url u;
     config->line[0] = '\0';
     if (tnl_url_parse(&u, url) || (strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0) || u.userinfo[0] ||
-        u.ipv6 || !tnl_is_domain(u.host) || (u.path[0] && strcmp(u.path, "/") != 0)) {
-        snprintf(config->line, LINE, "'%s' is not a public URL: give https://NAME[:PORT] or http://NAME[:PORT]", url);
+        u.ipv6 || !is_name(u.host) || (u.path[0] && strcmp(u.path, "/") != 0)) {
+        snprintf(config->line, LINE, "'%.100s' is not a public URL: give https://NAME[:PORT] or http://NAME[:PORT]", url);
         return TUNNEL_E_INVALID;
     }
     if (u.port == (strcmp(u.scheme, "https") == 0 ? 443 : 80))

@@ -67,7 +67,7 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
 static int error_of(int http_status, int error)
 {
     if (http_status == 401 || http_status == 403)
-        return TUNNEL_E_AUTH_FAILED;
+        return http_status == 401 ? TUNNEL_E_AUTH_FAILED : TUNNEL_E_DENIED;
     if (http_status == 429 || http_status >= 500)
         return TUNNEL_E_GONE;
     return http_status ? TUNNEL_E_NOT_TUNNEL : error;
@@ -87,12 +87,9 @@ static void on_link_closed(void *user, tnl_link *l, int error, int http_status, 
         return; /* its own closed() follows */
     if (http_status) {
         error = error_of(http_status, error);
+        const char *what = error == TUNNEL_E_NOT_TUNNEL ? "no tunnel server answers there: " : "";
         const char *hint = http_status >= 300 && http_status < 400 ? "; give the address it redirects to" : "";
-        if (detail && detail[0])
-            snprintf(text, sizeof(text), "%s (status %d%s)", detail, http_status, hint);
-        else
-            snprintf(text, sizeof(text), "the server answered with status %d instead of opening a link%s",
-                     http_status, hint);
+        snprintf(text, sizeof(text), "%s%s%s", what, detail && detail[0] ? detail : tunnel_strerror(error), hint);
         detail = text;
     }
     tnl_client_lost(c, error ? error : TUNNEL_E_EOF, detail);

@@ -9,7 +9,7 @@
 static int invalid(char *detail, size_t size, const char *text)
 {
     snprintf(detail, size,
-             "'%s' is not an address to forward to: give a port (3000), host:port, unix:/path or https://host:port",
+             "'%.100s' is not an address to forward to: give a port (3000), host:port, unix:/path or https://host:port",
              text);
     return TUNNEL_E_INVALID;
 }
@@ -19,7 +19,7 @@ static int parse_unix(tnl_upstream *u, const char *path, char *detail, size_t si
     if (path[0] != '/')
         return invalid(detail, size, text);
     if (strlen(path) >= sizeof(u->unix_path)) {
-        snprintf(detail, size, "the socket path '%s' is longer than %zu bytes", path, sizeof(u->unix_path) - 1);
+        snprintf(detail, size, "'%.100s...': a socket path has at most %zu bytes", text, sizeof(u->unix_path) - 1);
         return TUNNEL_E_INVALID;
     }
     snprintf(u->unix_path, sizeof(u->unix_path), "%s", path);

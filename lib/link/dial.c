@@ -189,7 +189,9 @@ static void on_connected(void *user, int error, const char *detail, tnl_conn *c)
     tnl_dial *d = user;
     d->connect = NULL;
     if (error) {
-        finish(d, error, detail, NULL);
+        char text[DETAIL_SIZE];
+        snprintf(text, sizeof(text), "%s%s", d->by_proxy ? "the proxy: " : "", detail ? detail : "");
+        finish(d, error, text, NULL);
         return;
     }
     d->conn = c;
