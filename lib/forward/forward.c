@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "tunnel/error.h"
 
-enum { CONNECT_TIMEOUT_MS = 10000, READ_WISH = 32 * 1024 };
+enum { CONNECT_TIMEOUT_MS = 10000, LEAST_WISH = 4 * 1024, MOST_WISH = 64 * 1024 };
 
 struct tnl_forwarder {
     tnl_loop *loop;
@@ -23,6 +23,7 @@ typedef struct pump {
     tnl_stream *stream;  /* NULL once released */
     tnl_conn *conn;      /* NULL before it is connected and after it closed */
     tnl_dial *dial;
+    size_t wish;          /* how many bytes to make room for: grows while reads fill it */
     bool fin_from_stream; /* the visitor's side ended */
     bool shut;            /* and the connection has been told */
 } pump;
@@ -52,8 +53,6 @@ static size_t stream_data(void *user, const uint8_t *bytes, size_t n)
     pump *p = user;
     if (!p->conn || tnl_conn_pending(p->conn))
         return 0;
-    if (n > TNL_CONN_MAX_PENDING / 2)
-        n = TNL_CONN_MAX_PENDING / 2;
     tnl_iov v = {bytes, n};
     /* A failed write is followed by closed(), which resets the stream. */
     return tnl_conn_write(p->conn, &v, 1) ? 0 : n;
@@ -100,13 +99,17 @@ static const tnl_stream_events stream_events = {
 static size_t conn_space(void *user, uint8_t **bytes)
 {
     pump *p = user;
-    return p->stream ? tnl_stream_space(p->stream, READ_WISH, bytes) : 0;
+    return p->stream ? tnl_stream_space(p->stream, p->wish, bytes) : 0;
 }
 
 static void conn_data(void *user, uint8_t *bytes, size_t n)
 {
     pump *p = user;
     (void)bytes;
+    if (n >= p->wish && p->wish < MOST_WISH)
+        p->wish *= 2;
+    else if (n < p->wish / 4 && p->wish > LEAST_WISH)
+        p->wish /= 2;
     if (p->stream)
         tnl_stream_commit(p->stream, n);
 }
@@ -195,6 +198,7 @@ int tnl_forward_start(tnl_forwarder *f, tnl_stream *s, const tnl_upstream *u)
     }
     p->owner = f;
     p->stream = s;
+    p->wish = LEAST_WISH;
     f->count++;
     tnl_list_add_tail(&f->pumps, &p->node);
     tnl_stream_set_events(s, &stream_events, p);

@@ -72,6 +72,8 @@ static void deliver_ring(tnl_stream *s)
         size_t n = tnl_ring_peek(&in->ring, in->ring.start, &p);
         if (n == 0)
             break;
+        if (n > TNL_MUX_MAX_PIECE)
+            n = TNL_MUX_MAX_PIECE;
         size_t used = s->events->data(s->user, p, n);
         if (in->discard)
             break;
