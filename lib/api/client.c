@@ -205,6 +205,7 @@ int tunnel_client_new(tunnel_client **out, tunnel_loop *loop, const tunnel_clien
     char ignored[LINE];
     tnl_client *client = NULL;
     tnl_client_config *c = NULL;
+    *out = NULL;
     if (!detail) {
         detail = ignored;
         detail_size = sizeof(ignored);
