@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Publishes a local web service: expose SERVER TOKEN UPSTREAM, e.g. expose wss://tunnel.example.com
- * SECRET 3000 */
+/* Publishes a local web service, e.g.: expose wss://tunnel.example.com SECRET 3000 */
 #include <signal.h>
 #include <stdio.h>
 #include <tunnel/tunnel.h>
