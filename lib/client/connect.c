@@ -13,7 +13,7 @@ enum {
     MAX_FRAME = 65536,
     MAX_STREAMS = 2048,
     FIRST_WINDOW = 16384,
-    MAX_WINDOW = 512 * 1024,
+    MAX_WINDOW = 256 * 1024,
     SURPLUS = 32 * 1024 * 1024,
     IN_FLIGHT = 4 * 1024 * 1024,
 };

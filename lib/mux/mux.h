@@ -30,7 +30,7 @@ typedef struct tnl_mux_link tnl_mux_link;
 
 enum {
     TNL_MUX_MAX_UNSENT = 128 * 1024,    /* written by the user and not yet sent, per stream */
-    TNL_MUX_MAX_SEND = 512 * 1024,       /* unsent and unacknowledged, per stream */
+    TNL_MUX_MAX_SEND = 256 * 1024,       /* unsent and unacknowledged, per stream */
     TNL_MUX_MAX_PIECE = 64 * 1024,       /* most that one data() brings */
     TNL_MUX_QUANTUM = 16 * 1024,        /* what a stream may send before it is another one's turn */
     TNL_MUX_CONTROL_WINDOW = 64 * 1024, /* credit of stream 0, never more */
