@@ -98,11 +98,12 @@ static int send_batch(tnl_ws_transport *t)
     return 1;
 }
 
-/* All is sent: begins the close handshake of WebSocket. Only outside libwebsockets' callbacks. */
+/* Begins the close handshake of WebSocket. Only outside libwebsockets' callbacks, with nothing
+ * waiting in it. */
 static void say_goodbye(tnl_ws_transport *t)
 {
     t->muted = true;
-    lws_close_reason(t->wsi, LWS_CLOSE_STATUS_NORMAL, NULL, 0);
+    lws_close_reason(t->wsi, (enum lws_close_status)t->close_code, NULL, 0);
     /* With a reason set this is no kill: it sends the close frame and awaits the other one.
      * (Closing by the result of the writable callback would not, in libwebsockets built without
      * NDEBUG: there that closes twice.) */
@@ -118,8 +119,13 @@ static void flush(tnl_ws_transport *t)
 {
     if (t->muted || !t->wsi || lws_partial_buffered(t->wsi))
         return;
+    if (lws_get_close_length(t->wsi)) { /* libwebsockets is closing by itself */
+        t->muted = true;
+        begin_closing(t);
+        return;
+    }
     bool closing = t->state == TNL_WS_CLOSING;
-    int rc = closing && t->last_pulled ? 0 : send_batch(t);
+    int rc = t->last_pulled ? 0 : send_batch(t);
     if (closing)
         t->last_pulled = true;
     if (rc < 0)
@@ -133,50 +139,51 @@ static void flush(tnl_ws_transport *t)
 /* --- what libwebsockets and the bridge tell -----------------------------------------------------
  */
 
-int tnl_ws_on_open(tnl_ws_transport *t)
+void tnl_ws_on_open(tnl_ws_transport *t)
 {
     if (t->state != TNL_WS_OPENING)
-        return -1;
+        return;
     t->state = TNL_WS_OPEN;
     tnl_timer_stop(t->timer);
     tnl_ws_free_hello(t);
     defer(t);
     t->base.events->opened(t->base.user);
-    return 0;
 }
 
 /* libwebsockets has sent what waited. */
-int tnl_ws_on_writable(tnl_ws_transport *t)
+void tnl_ws_on_writable(tnl_ws_transport *t)
 {
     if (!t->muted)
         defer(t);
-    return 0;
 }
 
-static int violation(tnl_ws_transport *t, enum lws_close_status code, const char *detail)
+static void violation(tnl_ws_transport *t, enum lws_close_status code, const char *detail)
 {
     tnl_ws_fail(t, TUNNEL_E_PROTOCOL, detail);
-    t->muted = true;
+    t->close_code = (int)code;
+    t->last_pulled = true; /* nothing more is pulled, only the close frame goes out */
     begin_closing(t);
-    lws_close_reason(t->wsi, code, NULL, 0);
-    return -1;
+    defer(t);
 }
 
-int tnl_ws_on_data(tnl_ws_transport *t, const uint8_t *p, size_t n)
+void tnl_ws_on_data(tnl_ws_transport *t, const uint8_t *p, size_t n)
 {
     if (t->state != TNL_WS_OPEN)
-        return 0;
-    if (!lws_frame_is_binary(t->wsi))
-        return violation(t, LWS_CLOSE_STATUS_UNACCEPTABLE_OPCODE, "a text message on the link");
+        return;
+    if (!lws_frame_is_binary(t->wsi)) {
+        violation(t, LWS_CLOSE_STATUS_UNACCEPTABLE_OPCODE, "a text message on the link");
+        return;
+    }
     t->message_n += n;
-    if (t->message_n + lws_remaining_packet_payload(t->wsi) > TNL_TRANSPORT_BATCH)
-        return violation(t, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE,
-                         "a message greater than 64 KiB on the link");
+    if (t->message_n + lws_remaining_packet_payload(t->wsi) > TNL_TRANSPORT_BATCH) {
+        violation(t, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE,
+                  "a message greater than 64 KiB on the link");
+        return;
+    }
     if (lws_is_final_fragment(t->wsi))
         t->message_n = 0;
     if (n)
         t->base.events->data(t->base.user, p, n);
-    return 0;
 }
 
 void tnl_ws_on_peer_close(tnl_ws_transport *t, const uint8_t *p, size_t n)
@@ -187,6 +194,18 @@ void tnl_ws_on_peer_close(tnl_ws_transport *t, const uint8_t *p, size_t n)
     tnl_ws_fail(t, TUNNEL_E_EOF, detail);
     t->muted = true;
     begin_closing(t);
+}
+
+/* What libwebsockets itself has found wrong is known by the close frame it made. */
+void tnl_ws_on_closed(tnl_ws_transport *t)
+{
+    char detail[64];
+    const uint8_t *p = lws_get_close_payload(t->wsi);
+    if (lws_get_close_length(t->wsi) < 2)
+        return;
+    snprintf(detail, sizeof(detail), "a WebSocket protocol violation (code %u)",
+             (unsigned)p[0] << 8 | p[1]);
+    tnl_ws_fail(t, TUNNEL_E_PROTOCOL, detail);
 }
 
 void tnl_ws_on_gone(tnl_ws_transport *t)
@@ -221,11 +240,8 @@ static void run(void *user)
     case TNL_WS_OPENING:
         break;
     case TNL_WS_OPEN:
-        flush(t);
-        break;
     case TNL_WS_CLOSING:
-        if (t->user_closed)
-            flush(t);
+        flush(t);
         break;
     case TNL_WS_GONE:
         end(t);
@@ -282,6 +298,7 @@ int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_ev
     t->base = (tnl_transport){.ops = &ws_ops, .events = ev, .user = user};
     t->side = s;
     t->fd = -1;
+    t->close_code = LWS_CLOSE_STATUS_NORMAL;
     tnl_task_init(&t->task, run, t);
     t->hello = tnl_calloc(1, sizeof(*t->hello));
     if (!t->hello)

@@ -81,6 +81,7 @@ struct tnl_ws_transport {
     int fd; /* for libwebsockets, until it has it; -1 */
     int error;
     int status;
+    int close_code; /* of our close frame */
     bool user_closed;
     bool last_pulled; /* closing: the last batch is with libwebsockets */
     bool muted;       /* nothing may be written any more */
@@ -112,13 +113,15 @@ void tnl_ws_fail(tnl_ws_transport *t, int error, const char *detail);
 void tnl_ws_kill(tnl_ws_transport *t);
 
 /*
- * What libwebsockets tells. Those with a result: not 0 has libwebsockets close the connection, with
- * the close frame that was set.
+ * What libwebsockets tells. None of them has it close the connection by its result: when
+ * CLIENT_RECEIVE returns otherwise than 0 and more comes in, libwebsockets 4.3.5 writes beyond its
+ * receive buffer.
  */
-int tnl_ws_on_open(tnl_ws_transport *t);
-int tnl_ws_on_data(tnl_ws_transport *t, const uint8_t *p, size_t n);
-int tnl_ws_on_writable(tnl_ws_transport *t);
+void tnl_ws_on_open(tnl_ws_transport *t);
+void tnl_ws_on_data(tnl_ws_transport *t, const uint8_t *p, size_t n);
+void tnl_ws_on_writable(tnl_ws_transport *t);
 void tnl_ws_on_peer_close(tnl_ws_transport *t, const uint8_t *p, size_t n);
+void tnl_ws_on_closed(tnl_ws_transport *t);
 void tnl_ws_on_gone(tnl_ws_transport *t);
 
 /* What the bridge tells. */

@@ -52,29 +52,36 @@ static int add_authorization(struct lws *wsi, unsigned char **p, size_t n)
 }
 
 /* Reasons about a connection that has a transport. */
-static int on_transport(tnl_ws_transport *t, enum lws_callback_reasons reason, void *in, size_t n)
+static void on_transport(tnl_ws_transport *t, enum lws_callback_reasons reason, void *in, size_t n)
 {
     switch ((int)reason) {
     case LWS_CALLBACK_ESTABLISHED:
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
-        return tnl_ws_on_open(t);
+        tnl_ws_on_open(t);
+        return;
     case LWS_CALLBACK_RECEIVE:
     case LWS_CALLBACK_CLIENT_RECEIVE:
-        return tnl_ws_on_data(t, in, n);
+        tnl_ws_on_data(t, in, n);
+        return;
     case LWS_CALLBACK_SERVER_WRITEABLE:
     case LWS_CALLBACK_CLIENT_WRITEABLE:
-        return tnl_ws_on_writable(t);
+        tnl_ws_on_writable(t);
+        return;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
         tnl_ws_on_peer_close(t, in, n);
-        return 0;
+        return;
+    case LWS_CALLBACK_CLOSED:
+    case LWS_CALLBACK_CLIENT_CLOSED:
+        tnl_ws_on_closed(t);
+        return;
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
         tnl_ws_fail(t, TUNNEL_E_PROTOCOL, "the WebSocket handshake failed");
-        return 0;
+        return;
     case LWS_CALLBACK_WSI_DESTROY:
         tnl_ws_on_gone(t);
-        return 0;
+        return;
     default:
-        return 0;
+        return;
     }
 }
 
@@ -96,10 +103,14 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *unuse
     case LWS_CALLBACK_SERVER_WRITEABLE:
     case LWS_CALLBACK_CLIENT_WRITEABLE:
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+    case LWS_CALLBACK_CLOSED:
+    case LWS_CALLBACK_CLIENT_CLOSED:
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
     case LWS_CALLBACK_WSI_DESTROY:
         t = transport_of(wsi);
-        return t ? on_transport(t, reason, in, n) : 0;
+        if (t)
+            on_transport(t, reason, in, n);
+        return 0;
     case LWS_CALLBACK_HTTP:
         return -1;
     default:

@@ -1,42 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
 #include "support/check.h"
 #include "support/ends.h"
+#include "support/nomem.h"
 #include "transport/transport.h"
 #include "tunnel/error.h"
-
-/* Stands in for base/mem.c: fails the allocation that the countdown ends at, once. */
-static unsigned countdown;
-static unsigned allocations;
-
-static bool fails(void)
-{
-    allocations++;
-    return countdown && --countdown == 0;
-}
-
-void *tnl_malloc(size_t size)
-{
-    return fails() ? NULL : malloc(size);
-}
-
-void *tnl_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : calloc(count, size);
-}
-
-void *tnl_realloc(void *p, size_t size)
-{
-    return fails() ? NULL : realloc(p, size);
-}
-
-void tnl_free(void *p)
-{
-    free(p);
-}
 
 /* A whole life of a connection, with the nth allocation from the engine's making on failing. */
 static unsigned live(unsigned nth, bool plain)
@@ -49,6 +20,7 @@ static unsigned live(unsigned nth, bool plain)
     test_end a, b;
     test_acceptor acceptor;
 
+    size_t live_before = test_nomem_live();
     test_loop_open(&l);
     test_tcp_sockets(fd);
     tnl_conn *client = test_conn(&l, fd[0]);
@@ -57,8 +29,7 @@ static unsigned live(unsigned nth, bool plain)
         server = test_wrap(server, nth);
     test_end_init(&a);
     test_end_init(&b);
-    countdown = nth;
-    allocations = 0;
+    test_nomem_fail(nth, 0);
     if (tnl_ws_new(&ws, l.loop, test_count_log, &logs)) {
         tnl_conn_close(client);
         tnl_conn_close(server);
@@ -79,7 +50,6 @@ static unsigned live(unsigned nth, bool plain)
     test_end_close(&a);
     test_end_close(&b);
     UNTIL(&l, !a.t && !b.t);
-    countdown = 0;
     tnl_ws_free(ws);
 
 done:
@@ -87,9 +57,10 @@ done:
         free(a.back);
     if (!b.closes)
         free(b.back);
-    unsigned n = allocations;
-    countdown = 0;
+    unsigned n = test_nomem_count();
+    test_nomem_fail(0, 0);
     test_loop_close(&l);
+    assert_int_equal(test_nomem_live(), live_before);
     return n;
 }
 
@@ -106,6 +77,7 @@ static void each_allocation_fails_once(void **state)
 
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN); /* as hosts of a loop do */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_allocation_fails_once),
     };
