@@ -2,6 +2,7 @@
 #include "transport/transport.h"
 
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -430,6 +431,7 @@ static const kind kind_tls = {connect_tls, 100};
 
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN); /* as hosts of a loop do */
     const struct CMUnitTest tests[] = {
         SUITES(pair),
         SUITES(plain),
