@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/bytes.h"
 
+#include <endian.h>
 #include <string.h>
 
 const uint8_t *tnl_read_bytes(tnl_reader *r, size_t n)
@@ -19,9 +20,9 @@ uint64_t tnl_read_uint(tnl_reader *r, size_t size)
 {
     const uint8_t *p = tnl_read_bytes(r, size);
     uint64_t value = 0;
-    for (size_t i = 0; p && i < size; i++)
-        value = value << 8 | p[i];
-    return value;
+    if (p)
+        memcpy(&value, p, size);
+    return be64toh(value) >> (64 - 8 * size);
 }
 
 void tnl_write_bytes(tnl_writer *w, const void *p, size_t n)
@@ -38,8 +39,6 @@ void tnl_write_bytes(tnl_writer *w, const void *p, size_t n)
 
 void tnl_write_uint(tnl_writer *w, uint64_t value, size_t size)
 {
-    uint8_t bytes[8];
-    for (size_t i = 0; i < size; i++)
-        bytes[i] = (uint8_t)(value >> (8 * (size - 1 - i)));
-    tnl_write_bytes(w, bytes, size);
+    value = htobe64(value << (64 - 8 * size));
+    tnl_write_bytes(w, &value, size);
 }

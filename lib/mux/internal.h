@@ -43,6 +43,8 @@ typedef struct send_half {
     terminal end_max;  /* highest terminal ever sent */
     terminal end_acked;
     uint64_t final; /* valid with end */
+    size_t peak;    /* most bytes the ring has held since it was empty */
+    size_t hint;    /* and before that: what to allocate at once next time */
     bool want_room;
 } send_half;
 

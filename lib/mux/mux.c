@@ -263,10 +263,8 @@ void tnl_mux_pin(tnl_stream *s)
  */
 static void unpin(tnl_stream *s)
 {
-    if (s->link)
-        s->link->inflight -= tnl_mux_in_flight(s);
+    s->link->inflight -= tnl_mux_in_flight(s);
     s->link = NULL;
-    tnl_list_remove(&s->on_link);
     tnl_list_remove(&s->ready);
     tnl_list_remove(&s->ack_ready);
     tnl_list_remove(&s->lazy_ack);
@@ -277,12 +275,16 @@ static void unpin(tnl_stream *s)
     s->open_sent = s->open_acked;
 }
 
+/* Streams of a link, or those that have none. */
 static void move_streams(tnl_list *streams)
 {
     tnl_list moving;
     tnl_list_init(&moving);
     for (tnl_list *n; (n = tnl_list_first(streams));) {
-        unpin(TNL_CONTAINER(n, tnl_stream, on_link));
+        tnl_stream *s = TNL_CONTAINER(n, tnl_stream, on_link);
+        if (s->link)
+            unpin(s);
+        tnl_list_remove(n);
         tnl_list_add_tail(&moving, n);
     }
     for (tnl_list *n; (n = tnl_list_first(&moving));)

@@ -30,8 +30,8 @@ typedef struct tnl_mux_link tnl_mux_link;
 
 enum {
     TNL_MUX_MAX_UNSENT = 128 * 1024,    /* written by the user and not yet sent, per stream */
-    TNL_MUX_MAX_SEND = 256 * 1024,       /* unsent and unacknowledged, per stream */
-    TNL_MUX_MAX_PIECE = 64 * 1024,       /* most that one data() brings */
+    TNL_MUX_MAX_SEND = 256 * 1024,      /* unsent and unacknowledged, per stream */
+    TNL_MUX_MAX_PIECE = 64 * 1024,      /* most that one data() brings */
     TNL_MUX_QUANTUM = 16 * 1024,        /* what a stream may send before it is another one's turn */
     TNL_MUX_CONTROL_WINDOW = 64 * 1024, /* credit of stream 0, never more */
     TNL_MUX_ID_WINDOW = 4096, /* how far ids may run ahead of the oldest unacknowledged open */

@@ -144,7 +144,11 @@ void tnl_mux_acked(tnl_stream *s, uint64_t received)
         o->sent = o->ring.start;
     if (o->end_sent < o->end_acked)
         o->end_sent = o->end_acked;
-    tnl_ring_trim(&o->ring);
+    if (o->ring.start == o->ring.end) {
+        o->hint = o->peak;
+        o->peak = 0;
+        tnl_ring_free(&o->ring);
+    }
     tnl_mux_landed(s, before);
     tnl_mux_mark_ready(s);
 }
@@ -268,6 +272,8 @@ static bool take_turn(batch *b, tnl_stream *s)
 
 static void put_queued(batch *b, tnl_buf *queue)
 {
+    if (tnl_buf_len(queue) == 0)
+        return;
     while (tnl_buf_len(queue)) {
         const uint8_t *p = tnl_buf_bytes(queue);
         size_t n = TNL_FRAME_HEADER + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);

@@ -92,7 +92,7 @@ static void deliver_ring(tnl_stream *s)
 void tnl_mux_deliver(tnl_stream *s)
 {
     recv_half *in = &s->in;
-    if (s->delivering)
+    if (s->delivering || (in->ring.start == in->ring.end && in->end != TERMINAL_FIN))
         return;
     s->delivering = true;
     s->busy++;
@@ -148,7 +148,12 @@ size_t tnl_stream_space(tnl_stream *s, size_t want, uint8_t **p)
     }
     if (want == 0)
         want = 1;
-    size_t n = tnl_ring_space(&s->out.ring, want < room ? want : room, p);
+    if (want > room)
+        want = room;
+    tnl_ring *ring = &s->out.ring;
+    size_t n = ring->cap ? 0 : tnl_ring_space(ring, want > s->out.hint ? want : s->out.hint, p);
+    if (n == 0)
+        n = tnl_ring_space(ring, want, p);
     if (n == 0)
         tnl_mux_fail(s);
     return n < room ? n : room;
@@ -159,6 +164,8 @@ void tnl_stream_commit(tnl_stream *s, size_t n)
     if (s->out.end != TERMINAL_NONE || s->retired)
         return;
     tnl_ring_commit(&s->out.ring, n);
+    if (s->out.peak < tnl_ring_len(&s->out.ring))
+        s->out.peak = tnl_ring_len(&s->out.ring);
     tnl_mux_mark_ready(s);
 }
 
