@@ -141,7 +141,7 @@ static bool final_fits(const recv_half *in, uint64_t final)
 {
     if (in->end != TERMINAL_NONE)
         return final == in->final;
-    return final <= in->limit && final >= highest_received(in);
+    return final <= in->limit_sent && final >= highest_received(in);
 }
 
 static void peer_ended(tnl_stream *s, terminal end, uint64_t final)
@@ -202,7 +202,7 @@ static int on_data(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *
     recv_half *in = &s->in;
     uint64_t offset = f->offset, end = f->offset + f->rest_len;
     const uint8_t *p = f->rest;
-    if (end > in->limit || (in->end != TERMINAL_NONE && end > in->final))
+    if (end > in->limit_sent || (in->end != TERMINAL_NONE && end > in->final))
         return TUNNEL_E_PROTOCOL;
     if (in->end == TERMINAL_RESET)
         return 0;

@@ -195,7 +195,7 @@ static void check_stream(world *w, const tnl_mux *m, const tnl_stream *s)
     CHECK(w, o->ring.start <= o->sent && o->sent <= o->ring.end && o->sent <= o->max_sent);
     CHECK(w, o->max_sent <= o->limit && o->end_acked <= o->end_max && o->end_max <= o->end);
     CHECK(w, o->ring.end - o->ring.start <= TNL_MUX_MAX_SEND);
-    CHECK(w, in->ring.start <= in->ring.end && in->ring.end <= in->limit &&
+    CHECK(w, in->ring.start <= in->ring.end && in->ring.end <= in->limit_sent &&
                  in->limit_sent <= in->limit);
     CHECK(w, in->discard || in->limit <= in->ring.start + in->window);
     CHECK(w, s->id == 0 || in->window <= m->config.max_window);

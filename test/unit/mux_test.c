@@ -799,10 +799,10 @@ static void test_contradictions(void **state)
     assert_int_equal(in_bytes(b, 2, WINDOW, 1), TUNNEL_E_PROTOCOL);
     assert_int_equal(in_bytes(b, 2, 0, 10), 0);
     assert_int_equal(in_bytes(b, 2, 20, 10), 0);
-    assert_int_equal(in(b, TNL_FRAME_FIN, 2, WINDOW + 11, NULL), TUNNEL_E_PROTOCOL);
+    assert_int_equal(in(b, TNL_FRAME_FIN, 2, WINDOW + 1, NULL), TUNNEL_E_PROTOCOL);
     assert_int_equal(in(b, TNL_FRAME_FIN, 2, 29, NULL), TUNNEL_E_PROTOCOL);
     assert_int_equal(in(b, TNL_FRAME_RESET, 2, 29, NULL), TUNNEL_E_PROTOCOL);
-    assert_int_equal(in(b, TNL_FRAME_RESET, 2, WINDOW + 11, NULL), TUNNEL_E_PROTOCOL);
+    assert_int_equal(in(b, TNL_FRAME_RESET, 2, WINDOW + 1, NULL), TUNNEL_E_PROTOCOL);
     assert_int_equal(in(b, TNL_FRAME_FIN, 2, 30, NULL), 0);
     assert_int_equal(in(b, TNL_FRAME_FIN, 2, 31, NULL), TUNNEL_E_PROTOCOL);
     assert_int_equal(in_bytes(b, 2, 30, 1), TUNNEL_E_PROTOCOL);
