@@ -73,7 +73,7 @@ int tnl_exchange_request_end(tnl_visitor *v);
 /* visitor.c */
 /* Answers with a page (text) and ends the request; closes afterwards unless the request was complete and allows more. */
 void tnl_visitor_answer(tnl_visitor *v, int status, const char *text);
-void tnl_visitor_reply(tnl_visitor *v, const tnl_http_reply *r, const void *body, size_t n);
+void tnl_visitor_reply(tnl_visitor *v, const tnl_http_reply *given, const void *body, size_t n);
 /* Writes to the visitor; a failure shows in closed(). */
 void tnl_visitor_write(tnl_visitor *v, const tnl_iov *iov, size_t n);
 /* Ends the connection: politely (what was written arrives), or at once. */

@@ -62,10 +62,10 @@ static size_t outer_space(void *user, uint8_t **p)
 static void outer_data(void *user, uint8_t *p, size_t n)
 {
     tnl_bridge *b = user;
-    if (!b->inspecting)
+    if (b->inspecting)
+        b->events->inspect(b->user, p, n);
+    else
         pass(b->inner, p, n);
-    else if (!b->events->inspect(b->user, p, n))
-        b->inspecting = false;
 }
 
 static void stop_inspecting(tnl_bridge *b)

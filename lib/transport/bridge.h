@@ -20,10 +20,10 @@ typedef struct tnl_bridge tnl_bridge;
 
 typedef struct tnl_bridge_events {
     /*
-     * While set: n bytes came from the connection and are not passed on (tnl_bridge_inject() may be
-     * called); returns false to have what comes from now on passed on.
+     * If set: n bytes came from the connection, and are not passed on; tnl_bridge_inject() does
+     * that with what shall be.
      */
-    bool (*inspect)(void *user, const uint8_t *p, size_t n);
+    void (*inspect)(void *user, const uint8_t *p, size_t n);
     /* The connection ended while it was inspected. The bridge goes on closing. */
     void (*inspect_end)(void *user);
     /* Both ends are closed; error and detail are the connection's (0: it ended politely or was

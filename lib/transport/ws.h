@@ -10,6 +10,7 @@
 #include "io/guest.h"
 #include "transport/answer.h"
 #include "transport/bridge.h"
+#include "transport/cutter.h"
 #include "transport/transport.h"
 
 /* The sub-protocol both ends of a WebSocket link name. */
@@ -76,13 +77,15 @@ struct tnl_ws_transport {
     tnl_task task;      /* start, flush, end */
     tnl_timer *timer;   /* of the handshake and of closing */
     tnl_ws_hello *hello;
-    size_t message_n; /* bytes of the message that is arriving */
+    tnl_cutter cutter; /* client */
+    size_t message_n;  /* bytes of the message that is arriving */
     tnl_ws_state state;
     int fd; /* for libwebsockets, until it has it; -1 */
     int error;
     int status;
-    int close_code; /* of our close frame */
+    bool answered; /* client: a good answer came, frames follow */
     bool user_closed;
+    int close_code;   /* of our close frame */
     bool last_pulled; /* closing: the last batch is with libwebsockets */
     bool muted;       /* nothing may be written any more */
     char detail[256];

@@ -173,42 +173,80 @@ static void refused(tnl_ws_transport *t)
     tnl_ws_kill(t);
 }
 
-/* Bytes of the server's answer: only a good one is passed on. */
-static bool inspect(void *user, const uint8_t *p, size_t n)
+static bool cut_ready(void *user)
 {
     tnl_ws_transport *t = user;
-    if (!t->hello || t->state != TNL_WS_OPENING)
-        return true;
-    tnl_answer *a = &t->hello->answer;
-    switch (tnl_answer_feed(a, p, n)) {
-    case TNL_ANSWER_MORE:
-        return true;
-    case TNL_ANSWER_REFUSED:
-        refused(t);
-        return true;
-    case TNL_ANSWER_UPGRADE:
-        break;
-    }
+    return t->state == TNL_WS_OPEN;
+}
+
+static bool cut_payload(void *user, const uint8_t *p, size_t n)
+{
+    tnl_ws_transport *t = user;
+    if (t->state == TNL_WS_OPEN) /* else it is closing: what still comes is dropped */
+        t->base.events->data(t->base.user, p, n);
+    return true;
+}
+
+static bool cut_pass(void *user, const uint8_t *p, size_t n)
+{
+    tnl_ws_transport *t = user;
+    return t->bridge && tnl_bridge_inject(t->bridge, p, n) == 0;
+}
+
+static const tnl_cutter_events cutter_events = {
+    .ready = cut_ready, .payload = cut_payload, .pass = cut_pass};
+
+static void cut(tnl_ws_transport *t, const uint8_t *p, size_t n)
+{
+    tnl_cutter_feed(&t->cutter, p, n, TNL_TRANSPORT_BATCH, &cutter_events, t);
+}
+
+/* A good answer goes on to libwebsockets, and what follows it to the cutter. */
+static void upgraded(tnl_ws_transport *t)
+{
     tnl_buf head;
+    const tnl_answer *a = &t->hello->answer;
     tnl_str rest = tnl_answer_rest(a);
     tnl_buf_init(&head, HEAD_MAX);
     int rc = tnl_answer_head(a, &head);
     if (!rc)
         rc = tnl_bridge_inject(t->bridge, tnl_buf_bytes(&head), tnl_buf_len(&head));
-    if (!rc && rest.n)
-        rc = tnl_bridge_inject(t->bridge, rest.p, rest.n);
     tnl_buf_free(&head);
+    t->answered = true;
+    if (!rc)
+        cut(t, (const uint8_t *)rest.p, rest.n);
     if (rc) {
         tnl_ws_fail(t, rc, tunnel_strerror(rc));
         tnl_ws_kill(t);
     }
-    return false;
+}
+
+/* Bytes of the server: its answer, of which only a good one is passed on, then frames. */
+static void inspect(void *user, const uint8_t *p, size_t n)
+{
+    tnl_ws_transport *t = user;
+    if (t->answered) {
+        cut(t, p, n);
+        return;
+    }
+    if (!t->hello || t->state != TNL_WS_OPENING)
+        return;
+    switch (tnl_answer_feed(&t->hello->answer, p, n)) {
+    case TNL_ANSWER_MORE:
+        break;
+    case TNL_ANSWER_REFUSED:
+        refused(t);
+        break;
+    case TNL_ANSWER_UPGRADE:
+        upgraded(t);
+        break;
+    }
 }
 
 static void inspect_end(void *user)
 {
     tnl_ws_transport *t = user;
-    if (!t->hello || t->state != TNL_WS_OPENING)
+    if (t->answered || !t->hello || t->state != TNL_WS_OPENING)
         return;
     tnl_answer_end(&t->hello->answer, TUNNEL_E_EOF,
                    "the server closed the connection without an answer");
