@@ -7,6 +7,7 @@
 #include <time.h>
 #include <tunnel/tunnel.h>
 
+#include "common/limits.h"
 #include "common/options.h"
 
 enum { CERTS_MAX = 256 };
@@ -230,8 +231,8 @@ static void on_hangup(void *user, int signum)
     app *a = user;
     char detail[600];
     (void)signum;
-    if (a->access_file && a->access_file != stdout && !freopen(a->access_log, "ae", a->access_file))
-        a->access_file = NULL;
+    if (a->access_file && a->access_file != stdout)
+        a->access_file = freopen(a->access_log, "ae", a->access_file);
     if (a->access_file)
         setvbuf(a->access_file, NULL, _IOLBF, 0);
     if (a->cert_count == 0)
@@ -295,6 +296,7 @@ int main(int argc, char **argv)
                       .row_count = sizeof(rows) / sizeof(*rows),
                       .user = &a};
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
     if (tunnel_server_config_new(&a.config) || tunnel_loop_new(&a.loop, NULL) ||
         tunnel_server_config_set_domain(a.config, "localhost"))
         return fail_with(&c, 1, "out of memory");
