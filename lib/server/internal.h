@@ -16,6 +16,7 @@
 
 enum {
     TNL_HEAD_TIMEOUT_MS = 15000,   /* for a request head to be complete */
+    TNL_BODY_TIMEOUT_MS = 60000,   /* without a byte of a request's body */
     TNL_IDLE_TIMEOUT_MS = 75000,   /* a visitor's connection between two requests */
     TNL_POOL_IDLE_MS = 3500,       /* a kept upstream stream between two requests: less than the 5 s of most servers */
     TNL_POOL_MAX_IDLE = 256,       /* kept upstream streams of a tunnel */

@@ -13,7 +13,7 @@ enum {
     /* What a chunk of a body may grow by when it is framed anew, for one read. */
     FRAMING_SLACK = 1024,
     AHEAD_MAX = TNL_LOOP_SCRATCH + TNL_PIPELINE_MAX,
-    OUT_MAX = 64 * 1024,
+    OUT_MAX = 2 * AHEAD_MAX,
 };
 
 uint64_t tnl_now_us(void)
@@ -165,12 +165,12 @@ static int on_head(void *user, const tnl_http_head *h)
     v->upgrade_asked = h->upgrade;
     v->told = v->trailers_sent = v->request_trailers_sent = v->eof_seen = false;
     take_note(v, h);
-    tnl_timer_start(v->timer, v->server->config.answer_timeout_ms);
+    tnl_timer_start(v->timer, TNL_BODY_TIMEOUT_MS);
     if (tnl_reserved_is(h))
         tnl_reserved_answer(v);
     else
         tnl_exchange_start(v);
-    return v->link_taken ? TUNNEL_E_CANCELED : 0;
+    return 0;
 }
 
 static int on_body(void *user, const uint8_t *p, size_t n)
@@ -180,7 +180,7 @@ static int on_body(void *user, const uint8_t *p, size_t n)
     if (!v->up)
         return 0; /* answered already: the rest is dropped */
     if (!v->answered)
-        tnl_timer_start(v->timer, v->server->config.answer_timeout_ms);
+        tnl_timer_start(v->timer, TNL_BODY_TIMEOUT_MS);
     return tnl_exchange_request_body(v, p, n);
 }
 
@@ -194,6 +194,8 @@ static int on_end(void *user)
 {
     tnl_visitor *v = user;
     v->request_done = true;
+    if (!v->answered)
+        tnl_timer_start(v->timer, v->server->config.answer_timeout_ms);
     return v->up ? tnl_exchange_request_end(v) : 0;
 }
 
@@ -241,13 +243,13 @@ static size_t parse(tnl_visitor *v, const uint8_t *p, size_t n)
     return v->closing ? n : done;
 }
 
-static void hand_over_link(tnl_visitor *v);
+static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n);
 
 static void consume(tnl_visitor *v, const uint8_t *p, size_t n)
 {
     size_t done = parse(v, p, n);
     if (v->link_taken) {
-        hand_over_link(v);
+        hand_over_link(v, p + done, n - done);
         return;
     }
     if (done < n && tnl_buf_add(&v->ahead, p + done, n - done))
@@ -273,7 +275,7 @@ static void on_go_on(void *user)
         tnl_timer_start(v->timer, TNL_HEAD_TIMEOUT_MS);
         size_t done = parse(v, tnl_buf_bytes(&v->ahead), n);
         if (v->link_taken) {
-            hand_over_link(v);
+            hand_over_link(v, tnl_buf_bytes(&v->ahead) + done, n - done);
             return;
         }
         tnl_buf_consume(&v->ahead, done);
@@ -367,7 +369,8 @@ static void on_timer(void *user)
         else
             tnl_visitor_answer(v, 408, "The request was not complete in time.");
     } else if (!v->answered) {
-        if (v->request_done)
+        /* An upload that does not get on may as well be the service's fault, which does not read. */
+        if (v->request_done || (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK))
             tnl_visitor_answer(v, 504,
                                "The tunnel works, but the local service did not answer in time.\n"
                                "See whether it hangs, or raise the server's answer timeout.");
@@ -379,13 +382,16 @@ static void on_timer(void *user)
 static const tnl_conn_events conn_events = {
     .space = on_space, .data = on_data, .eof = on_eof, .drained = on_drained, .closed = on_closed};
 
-/* The head of the upgrade was written afresh into out, so that libwebsockets sees a well-formed one only. A client
- * sends nothing behind it before the 101 (RFC 6455 section 4.1). */
-static void hand_over_link(tnl_visitor *v)
+/* The head of the upgrade was written afresh into out, so that libwebsockets sees a well-formed one only. */
+static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
 {
     char from[sizeof(v->peer.host) + 8];
     snprintf(from, sizeof(from), "%s:%u", v->peer.host, v->peer.port);
     tnl_conn_pause(v->conn);
+    if (tnl_buf_add(&v->out, rest, n)) {
+        tnl_visitor_abort(v);
+        return;
+    }
     tnl_peer_accept(v->server, v->conn, v->account, from, tnl_buf_bytes(&v->out), tnl_buf_len(&v->out));
     visitor_free(v);
 }
