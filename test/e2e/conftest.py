@@ -5,16 +5,12 @@ import resource
 import shutil
 import signal
 import tempfile
-import threading
 
 import pytest
 
-from harness import HANG, SERVER_BIN, tls
+from harness import HANG, tls
 from harness.net import Listener
 from harness.stack import Starter
-
-PATIENCE = 4 * HANG  # with an upstream that stays silent; the server's own is far below this
-
 
 def pytest_configure(config):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -22,9 +18,11 @@ def pytest_configure(config):
     del config
 
 
-def pytest_collection_modifyitems(items):
-    # What waits for time-outs runs last: its waiting has started with the session.
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+def pytest_make_parametrize_id(val):
+    """Raw bytes and functions make no readable ids."""
+    if isinstance(val, bytes) or callable(val):
+        return repr(val)[:24] if isinstance(val, bytes) else getattr(val, "__name__", None)
+    return None
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -126,36 +124,3 @@ def _script(start):
         listener.where = str(listener.port)
         return listener
     return make
-
-
-@pytest.fixture(name="silent_visits", scope="session", autouse=True)
-def _silent_visits(request, session_start):
-    """Visits to a mute upstream. They start with the session, so that waiting costs nothing."""
-    asked_for = any(item.get_closest_marker("last") for item in request.session.items)
-    if not asked_for or not SERVER_BIN.exists():
-        yield None
-        return
-    answers = {}
-
-    def mute(conn):
-        conn.read_head()
-        conn.read_all()
-
-    listener = session_start.keep(Listener(mute))
-    server = session_start.server()
-    session_start.client(server, listener.port, "--quiet")
-    session_start.client(server, session_start.node(), "--quiet", subdomain="lively")
-
-    def visit(method, body):
-        try:
-            with server.dial() as conn:
-                conn.sock.settimeout(PATIENCE)
-                conn.request(method, "/", server.name("demo"), body=body)
-                answers[method] = conn.read_response(method)
-        except Exception as error:  # pylint: disable=broad-except
-            answers[method] = error
-    threads = [threading.Thread(target=visit, args=a, daemon=True)
-               for a in (("GET", None), ("POST", b"x" * 100), ("HEAD", None))]
-    for thread in threads:
-        thread.start()
-    yield server, threads, answers

@@ -9,6 +9,7 @@ import pytest
 from harness import eventually
 from harness.net import dial, free_port
 from harness.stack import values_of
+from harness.tls import Authority
 
 LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 
@@ -35,7 +36,7 @@ def test_says_where_visitors_go(start, app):
 def test_a_line_per_request(start, app):
     server = start.server()
     client = start.client(server, app)
-    line = r"^\d\d:\d\d:\d\d {} {} {} \d+ms$"
+    line = r"^\d\d:\d\d:\d\d {} {} {} \d+(\.\d+)?ms$"
     assert server.status("/hello") == 200
     client.proc.wait_line(line.format("GET", "/hello", 200), kind="out")
     assert server.status("/status?code=204", method="DELETE") == 204
@@ -101,7 +102,7 @@ def test_upstream_on_a_unix_socket(start, edge, folder):
 
 def test_upstream_over_https(start, edge, authority, local_pair):
     app = start.node("--cert", local_pair.cert, "--key", local_pair.key)
-    client = start.client(edge, f"https://localhost:{app.port}", "--ca", authority.cert,
+    client = start.client(edge, f"https://localhost:{app.port}", "--upstream-ca", authority.cert,
                           subdomain=None)
     label = client.label()
     assert edge.get("/hello", label).body == b"hello\n"
@@ -109,6 +110,29 @@ def test_upstream_over_https(start, edge, authority, local_pair):
     assert echo["bytes"] == 300000
     # What the visitor used counts, not how the app is reached.
     assert values_of(echo["headers"], "x-forwarded-proto") == ["http"]
+
+
+def test_https_upstream_on_this_machine_may_be_self_signed(start, edge, local_pair):
+    """As development servers are: nobody is between here and there."""
+    app = start.node("--cert", local_pair.cert, "--key", local_pair.key)
+    client = start.client(edge, f"https://localhost:{app.port}", subdomain=None)
+    assert edge.get("/hello", client.label()).body == b"hello\n"
+
+
+def test_https_upstream_by_another_authority_is_502(start, edge, local_pair, folder):
+    """Once the user has said whom to trust, nobody else is."""
+    app = start.node("--cert", local_pair.cert, "--key", local_pair.key)
+    other = Authority(folder / "other", "another CA")
+    client = start.client(edge, f"https://localhost:{app.port}", "--upstream-ca", other.cert,
+                          subdomain=None)
+    got = edge.get("/hello", client.label())
+    assert got.status == 502 and b"certificate" in got.body.lower()
+
+
+def test_plain_upstream_that_should_be_https_is_502(start, edge, app):
+    client = start.client(edge, f"https://localhost:{app.port}", subdomain=None)
+    assert edge.status("/hello", client.label()) == 502
+    assert client.proc.alive()
 
 
 def test_upstream_that_comes_up_later(start):

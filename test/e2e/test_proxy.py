@@ -56,6 +56,15 @@ def test_proxy_from_the_environment(start, app, proxy, authority, name):
     assert proxy.targets == [f"edge.invalid:{server.tls_port}"]
 
 
+def test_no_proxy_names_the_server(start, edge, app, proxy, authority):
+    client = start.client(edge, app, "--ca", authority.cert, subdomain=None,
+                          link=f"wss://localhost:{edge.tls_port}", env={
+                              "HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}",
+                              "NO_PROXY": "example.com,localhost"})
+    assert edge.status("/hello", client.label()) == 200
+    assert proxy.targets == []
+
+
 def test_flag_wins_over_https_proxy(start, app, proxy, authority):
     server = start.server(tls=[authority.issue("edge.invalid")])
     start.client(server, app, "--ca", authority.cert,
@@ -113,7 +122,7 @@ def test_link_cut_on_the_way(start, edge, app):
         relay.drop_all()
         eventually(lambda: edge.status("/hello", label) == 200, "the link again")
     urls = {m[1] for line in client.proc.out() if (m := re.match(r"public: (\S+)", line))}
-    assert urls == {f"http://{label}.localhost:{edge.port}"}
+    assert urls == {client.public()}
     assert client.proc.alive()
 
 

@@ -11,7 +11,7 @@ from . import HANG
 
 _SANITIZER = re.compile(
     r"AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|ThreadSanitizer|: runtime error: ")
-_DROPPED = re.compile(r"^(TUNNEL_.*|(https?|all|no|ftp)_proxy)$", re.IGNORECASE)
+_DROPPED = re.compile(r"^(TUNNEL_.*|PYTEST_.*|(https?|all|no|ftp)_proxy)$", re.IGNORECASE)
 
 
 def clean_env(**extra):

@@ -10,6 +10,7 @@ OPEN, DATA, FIN, RESET, ACK = 0x81, 0x82, 0x83, 0x84, 0x85
 HELLO, WELCOME, ATTACH, ATTACHED, CLOSE = 0x90, 0x91, 0x92, 0x93, 0x94
 PING, PONG, EVENT = 0x15, 0x16, 0x17
 PUBLISH, PUBLISHED, PUBLISH_FAILED = 0x81, 0x82, 0x83
+TIMEOUT, PROTOCOL, VERSION, GONE_AWAY, UNSUPPORTED = 9, 17, 18, 25, 29  # codes in CLOSE
 
 GONE = (OSError, Truncated)  # how a peer notices that it was turned away
 
@@ -92,8 +93,9 @@ class Peer:
 
     def __init__(self, server, token=None):
         self.conn = server.dial()
-        self.answer = ws.upgrade(self.conn, f"127.0.0.1:{server.port}", extra=[
-            ("Authorization", f"Bearer {token or server.token}")])
+        self.answer = ws.upgrade(
+            self.conn, f"127.0.0.1:{server.port}", protocol=ws.LINK_PROTOCOL,
+            extra=[("Authorization", f"Bearer {token or server.token}")])
         self._pending = b""
         self._records = b""
         self._control_sent = 0
@@ -130,6 +132,15 @@ class Peer:
         kind, _, payload = self.read_frame()
         assert kind == WELCOME, (kind, payload)
         return unpack(payload)[0]
+
+    def closed(self):
+        """The code of the CLOSE with which the server ends it."""
+        while True:
+            kind, _, payload = self.read_frame()
+            if kind == CLOSE:
+                break
+        self.conn.close()
+        return int.from_bytes(payload[:4], "big")
 
     def control(self, kind, value):
         raw = pack(value) if not isinstance(value, bytes) else value

@@ -5,6 +5,7 @@ import os
 import struct
 
 LINK_PATH = "/__tunnel__/link"
+LINK_PROTOCOL = "tunnel.v1"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
