@@ -34,7 +34,8 @@ void tnl_client_on_event(tnl_client *c, tnl_client_event_cb cb, void *user)
 static void on_backoff_over(void *user)
 {
     tnl_client *c = user;
-    if (c->state == TNL_CLIENT_BACKOFF)
+    /* The old link may take its time to close; when it has, it goes on from there. */
+    if (c->state == TNL_CLIENT_BACKOFF && !c->link)
         tnl_client_connect(c);
 }
 
@@ -101,13 +102,21 @@ int tnl_client_forward(tnl_client *c, const char *name, const tnl_upstream *upst
     return 0;
 }
 
+void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t)
+{
+    tnl_list_remove(&t->node);
+    tnl_upstream_clear(&t->upstream);
+    tnl_free(t);
+    c->tunnel_count--;
+}
+
 int tnl_client_unpublish(tnl_client *c, uint64_t tunnel)
 {
     for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {
         tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
-        if (t->id == tunnel && !t->ended) {
-            t->ended = true;
+        if (t->id == tunnel) {
             tnl_client_send_unpublish(c, t);
+            tnl_client_drop_tunnel(c, t);
             return 0;
         }
     }
@@ -116,16 +125,6 @@ int tnl_client_unpublish(tnl_client *c, uint64_t tunnel)
 
 /* --- life -------------------------------------------------------------------------------------------------------- */
 
-static void free_tunnels(tnl_client *c)
-{
-    for (tnl_list *n; (n = tnl_list_first(&c->tunnels));) {
-        tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
-        tnl_list_remove(n);
-        tnl_upstream_clear(&t->upstream);
-        tnl_free(t);
-    }
-}
-
 static void client_free(tnl_client *c)
 {
     if (c->ws)
@@ -133,8 +132,8 @@ static void client_free(tnl_client *c)
     if (c->tls)
         tnl_tls_client_unref(c->tls);
     tnl_timer_free(c->timer);
-    free_tunnels(c);
-    tnl_forwarder_free(c->forwarder);
+    for (tnl_list *n; (n = tnl_list_first(&c->tunnels));)
+        tnl_client_drop_tunnel(c, TNL_CONTAINER(n, tnl_client_tunnel, node));
     tnl_wipe(&c->config, sizeof(c->config));
     tnl_free(c);
 }
@@ -161,7 +160,6 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
     c->backoff = (tnl_backoff){
         .base_ms = BACKOFF_BASE_MS, .cap_ms = BACKOFF_CAP_MS, .floor_ms = BACKOFF_FLOOR_MS};
     tnl_list_init(&c->tunnels);
-    tnl_task_init(&c->finish, on_finish, c);
     snprintf(c->address, sizeof(c->address), config->server.ipv6 ? "%s://[%s]:%u" : "%s://%s:%u",
              config->server.scheme, config->server.host, config->server.port);
     int rc = 0;
@@ -170,9 +168,9 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
     if (rc == 0)
         rc = tnl_timer_new(&c->timer, loop, on_backoff_over, c);
     if (rc == 0)
-        rc = tnl_forwarder_new(&c->forwarder, loop);
-    if (rc == 0)
         rc = tnl_ws_new(&c->ws, loop, NULL, NULL);
+    if (rc == 0)
+        rc = tnl_forwarder_new(&c->forwarder, loop);
     if (rc) {
         client_free(c);
         return rc;
@@ -194,8 +192,11 @@ int tnl_client_start(tnl_client *c)
 
 void tnl_client_maybe_closed(tnl_client *c)
 {
-    if (c->state == TNL_CLIENT_CLOSED && !c->dial && !c->link && !c->session)
-        tnl_loop_defer(c->loop, &c->finish);
+    tnl_forwarder *f = c->forwarder;
+    if (c->state != TNL_CLIENT_CLOSED || c->dial || c->link || c->session || !f)
+        return;
+    c->forwarder = NULL;
+    tnl_forwarder_free(f, on_finish, c);
 }
 
 void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user)

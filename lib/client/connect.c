@@ -53,8 +53,11 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
     int rc = tnl_session_new(&c->session, c->loop, &config, &tnl_client_session_events, c);
     if (rc == 0)
         rc = tnl_link_bind(l, c->session);
-    if (rc)
+    if (rc) {
+        if (c->session)
+            tnl_session_broken(c->session, rc);
         return rc;
+    }
     c->live_since = tnl_loop_now(c->loop);
     tnl_client_set_state(c, TNL_CLIENT_LIVE);
     tunnel_event e = {.type = TUNNEL_EVENT_CONNECTED, .text = c->address};
@@ -85,6 +88,12 @@ static void on_link_closed(void *user, tnl_link *l, int error, int http_status, 
     }
     if (c->session)
         return; /* its own closed() follows */
+    if (c->state == TNL_CLIENT_BACKOFF) {
+        /* The session ended before its link. */
+        if (!tnl_timer_active(c->timer))
+            tnl_client_connect(c);
+        return;
+    }
     if (http_status) {
         error = error_of(http_status, error);
         const char *what = error == TUNNEL_E_NOT_TUNNEL ? "no tunnel server answers there: " : "";

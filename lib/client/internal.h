@@ -19,14 +19,13 @@ typedef enum tnl_client_state {
     TNL_CLIENT_CLOSED,
 } tnl_client_state;
 
-/* One published thing. Kept until the client closes, so that forwarded streams may refer to its upstream. */
+/* One published thing, until it is unpublished or has failed for good. */
 typedef struct tnl_client_tunnel {
     tnl_list node;
     uint64_t id;
     char name[64];        /* asked for; what the server chose, once it has */
     char host_header[256];
     tnl_upstream upstream;
-    bool ended;           /* unpublished, or failed for good */
 } tnl_client_tunnel;
 
 struct tnl_client {
@@ -39,14 +38,13 @@ struct tnl_client {
     tnl_dial *dial;
     tnl_link *link;
     tnl_session *session;
-    tnl_forwarder *forwarder;
+    tnl_forwarder *forwarder; /* NULL: the client's end waits for it */
     tnl_timer *timer;     /* of BACKOFF */
     tnl_backoff backoff;
     uint64_t live_since;
     tnl_list tunnels;
     size_t tunnel_count;
     uint64_t next_tunnel;
-    tnl_task finish;
     bool held;            /* the loop, from start until the client is freed */
     tnl_client_event_cb event;
     void *event_user;
@@ -61,6 +59,7 @@ void tnl_client_tell(tnl_client *c, const tunnel_event *e);
 /* The attempt or the session is over: tries again after a wait, or gives up when error is final. */
 void tnl_client_lost(tnl_client *c, int error, const char *detail);
 void tnl_client_maybe_closed(tnl_client *c);
+void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t);
 
 /* connect.c */
 void tnl_client_connect(tnl_client *c);

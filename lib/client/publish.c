@@ -10,7 +10,7 @@ static tnl_client_tunnel *find(tnl_client *c, uint64_t id)
 {
     for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {
         tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
-        if (t->id == id && !t->ended)
+        if (t->id == id)
             return t;
     }
     return NULL;
@@ -49,8 +49,7 @@ void tnl_client_publish_all(tnl_client *c)
 {
     for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {
         const tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
-        if (!t->ended)
-            tnl_client_send_publish(c, t);
+        tnl_client_send_publish(c, t);
     }
 }
 
@@ -85,11 +84,11 @@ static int on_publish_failed(tnl_client *c, const uint8_t *p, size_t n)
     tnl_client_tunnel *t = find(c, m.tunnel);
     if (!t)
         return 0;
-    t->ended = true;
+    tnl_client_drop_tunnel(c, t);
     int error = m.code && m.code < 1000 ? -(int)m.code : TUNNEL_E_PROTOCOL;
     tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);
     tunnel_event e = {.type = TUNNEL_EVENT_FAILED,
-                      .tunnel = t->id,
+                      .tunnel = m.tunnel,
                       .error = error,
                       .text = text[0] ? text : tunnel_strerror(error)};
     tnl_client_tell(c, &e);

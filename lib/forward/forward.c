@@ -14,6 +14,9 @@ struct tnl_forwarder {
     tnl_list pumps;
     size_t count;
     bool freed;
+    tnl_task ending;
+    void (*gone)(void *user);
+    void *gone_user;
 };
 
 /* One stream and its connection. It lives until both are gone. */
@@ -26,6 +29,8 @@ typedef struct pump {
     size_t wish;          /* how many bytes to make room for: grows while reads fill it */
     bool fin_from_stream; /* the visitor's side ended */
     bool shut;            /* and the connection has been told */
+    bool fin_from_conn;   /* the upstream's side ended */
+    bool deaf;            /* the upstream has gone after its end: what still comes for it is dropped */
 } pump;
 
 static void pump_free(pump *p)
@@ -35,7 +40,7 @@ static void pump_free(pump *p)
     f->count--;
     tnl_free(p);
     if (f->freed && f->count == 0)
-        tnl_free(f);
+        tnl_loop_defer(f->loop, &f->ending);
 }
 
 static void release_stream(pump *p)
@@ -46,11 +51,23 @@ static void release_stream(pump *p)
         tnl_stream_release(s);
 }
 
+/* The visitor's side has ended: so does the connection, once the upstream's side has. */
+static void end_conn(pump *p)
+{
+    if (p->fin_from_conn)
+        tnl_conn_finish(p->conn);
+    else if (!p->shut)
+        tnl_conn_shutdown(p->conn);
+    p->shut = true;
+}
+
 /* --- stream to connection ---------------------------------------------------------------------------------------- */
 
 static size_t stream_data(void *user, const uint8_t *bytes, size_t n)
 {
     pump *p = user;
+    if (p->deaf)
+        return n;
     if (!p->conn || tnl_conn_pending(p->conn))
         return 0;
     tnl_iov v = {bytes, n};
@@ -62,9 +79,11 @@ static void stream_fin(void *user)
 {
     pump *p = user;
     p->fin_from_stream = true;
-    if (p->conn && !p->shut) {
-        p->shut = true;
-        tnl_conn_shutdown(p->conn);
+    if (p->deaf) {
+        release_stream(p);
+        pump_free(p);
+    } else if (p->conn) {
+        end_conn(p);
     }
 }
 
@@ -75,13 +94,13 @@ static void stream_reset(void *user, uint32_t code, const char *text, size_t n)
     (void)text;
     (void)n;
     release_stream(p);
-    if (p->dial) {
-        tnl_dial_cancel(p->dial);
-        p->dial = NULL;
-        pump_free(p);
-    } else if (p->conn) {
+    if (p->conn) {
         tnl_conn_reset(p->conn);
+        return;
     }
+    if (p->dial)
+        tnl_dial_cancel(p->dial);
+    pump_free(p);
 }
 
 static void stream_room(void *user)
@@ -117,11 +136,12 @@ static void conn_data(void *user, uint8_t *bytes, size_t n)
 static void conn_eof(void *user)
 {
     pump *p = user;
+    p->fin_from_conn = true;
     if (!p->stream)
         return;
     tnl_stream_fin(p->stream);
     if (p->fin_from_stream)
-        tnl_conn_close(p->conn);
+        end_conn(p);
 }
 
 static void conn_drained(void *user)
@@ -135,7 +155,13 @@ static void conn_closed(void *user, int error, const char *detail)
 {
     pump *p = user;
     p->conn = NULL;
-    if (p->stream && error)
+    if (p->stream && p->fin_from_conn && !p->fin_from_stream) {
+        /* All of the answer is on its way and must arrive: a reset would take back what waits. */
+        p->deaf = true;
+        tnl_stream_resume(p->stream);
+        return;
+    }
+    if (p->stream && error && !p->fin_from_conn)
         tnl_stream_reset(p->stream, error, detail);
     release_stream(p);
     pump_free(p);
@@ -162,13 +188,21 @@ static void on_dialed(void *user, int error, const char *detail, tnl_conn *c)
     tnl_conn_resume(c);
     if (p->stream)
         tnl_stream_resume(p->stream);
-    if (p->stream && p->fin_from_stream && !p->shut) {
-        p->shut = true;
-        tnl_conn_shutdown(c);
-    }
+    if (p->stream && p->fin_from_stream && !p->shut)
+        end_conn(p);
 }
 
 /* --- owner ------------------------------------------------------------------------------------------------------- */
+
+static void on_ending(void *user)
+{
+    tnl_forwarder *f = user;
+    void (*gone)(void *) = f->gone;
+    void *gone_user = f->gone_user;
+    tnl_free(f);
+    if (gone)
+        gone(gone_user);
+}
 
 int tnl_forwarder_new(tnl_forwarder **out, tnl_loop *loop)
 {
@@ -177,6 +211,7 @@ int tnl_forwarder_new(tnl_forwarder **out, tnl_loop *loop)
         return TUNNEL_E_NOMEM;
     f->loop = loop;
     tnl_list_init(&f->pumps);
+    tnl_task_init(&f->ending, on_ending, f);
     *out = f;
     return 0;
 }
@@ -210,22 +245,14 @@ size_t tnl_forwarder_count(const tnl_forwarder *f)
     return f->count;
 }
 
-void tnl_forwarder_free(tnl_forwarder *f)
+void tnl_forwarder_free(tnl_forwarder *f, void (*gone)(void *user), void *user)
 {
-    if (!f)
-        return;
     f->freed = true;
-    if (f->count == 0) {
-        tnl_free(f);
-        return;
-    }
-    tnl_list pumps;
-    tnl_list_init(&pumps);
-    for (tnl_list *n; (n = tnl_list_first(&f->pumps));) {
-        tnl_list_remove(n);
-        tnl_list_add_tail(&pumps, n);
-    }
-    for (tnl_list *n, *next = pumps.next; n = next, n != &pumps;) {
+    f->gone = gone;
+    f->gone_user = user;
+    if (f->count == 0)
+        tnl_loop_defer(f->loop, &f->ending);
+    for (tnl_list *n = f->pumps.next, *next; n != &f->pumps; n = next) {
         next = n->next;
         stream_reset(TNL_CONTAINER(n, pump, node), 0, NULL, 0);
     }

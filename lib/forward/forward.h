@@ -30,14 +30,17 @@ typedef struct tnl_forwarder tnl_forwarder;
 int tnl_forwarder_new(tnl_forwarder **out, tnl_loop *loop);
 
 /* Takes the stream (sets its events, releases it in the end). When the upstream cannot be reached the stream is reset with
- * TUNNEL_E_REFUSED, TIMEOUT, TLS, ... and the reason. u is used during the call and while connecting: it must outlive the
- * forwarder's streams. 0 or TUNNEL_E_NOMEM (then the stream is not taken). */
+ * TUNNEL_E_REFUSED, TIMEOUT, TLS, ... and the reason. u is used during the call only. 0 or TUNNEL_E_NOMEM, INVALID (then
+ * the stream is not taken).
+ *
+ * The upstream's end of its direction is passed on and the stream lives until the visitor's side has ended, too, even when
+ * the upstream takes nothing more by then: what it said last arrives. Any other end of the connection resets the stream. */
 int tnl_forward_start(tnl_forwarder *f, tnl_stream *s, const tnl_upstream *u);
 
 size_t tnl_forwarder_count(const tnl_forwarder *f);
 
-/* Ends everything at once; streams are released (reset), connections closed. The forwarder frees itself when the last
- * connection is closed. */
-void tnl_forwarder_free(tnl_forwarder *f);
+/* Ends everything at once; streams are released (reset), connections closed. gone() (may be NULL) comes later, when the
+ * last connection is closed and the forwarder is freed. */
+void tnl_forwarder_free(tnl_forwarder *f, void (*gone)(void *user), void *user);
 
 #endif

@@ -97,7 +97,7 @@ static inline void tnl_conn_set_events(tnl_conn *c, const tnl_conn_events *event
  * TUNNEL_E_LIMIT when the queue would exceed TNL_CONN_MAX_PENDING, or TUNNEL_E_NOMEM (nothing more
  * was queued, the connection is then closing with that error); TUNNEL_E_STATE after shutdown or
  * close. To a peer that has gone it writes into the void and returns 0: what that peer still sent
- * is read first, then closed() tells.
+ * is read first, its end included, then closed() tells.
  */
 int tnl_conn_write(tnl_conn *c, const tnl_iov *v, size_t n);
 

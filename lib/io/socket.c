@@ -208,10 +208,10 @@ static void on_read(uv_stream_t *h, ssize_t nread, const uv_buf_t *buf)
         s->reading = false;
         s->base.ended = true;
         uv_read_stop(&s->u.stream);
+        if (s->base.events->eof)
+            s->base.events->eof(s->base.user);
         if (s->deaf)
             fail(s, UV_ECONNRESET);
-        else if (s->base.events->eof)
-            s->base.events->eof(s->base.user);
     } else if (nread < 0) {
         fail(s, (int)nread);
     }
@@ -260,7 +260,7 @@ static void write_failed(sock *s, int uv_error)
     char byte;
     drop_queue(s);
     if (s->base.ended || !(s->wanted || s->full) ||
-        recv(descriptor(s), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0 ||
+        recv(descriptor(s), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 ||
         tnl_timer_new(&s->deaf_timer, s->base.loop, on_deaf_timer, s)) {
         fail(s, uv_error);
         return;

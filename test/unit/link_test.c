@@ -459,6 +459,7 @@ typedef struct half {
 static void half_open(half *h, const tnl_link_config *config)
 {
     tnl_transport *t;
+    memory.live = 0;
     test_loop_open(&h->l);
     raw_end_init(&h->raw);
     assert_int_equal(side_open(&h->s, &h->l, true, config), 0);
