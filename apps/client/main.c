@@ -6,8 +6,9 @@
 #include <time.h>
 #include <tunnel/tunnel.h>
 
-#include "common/options.h"
 #include "client/proxy.h"
+#include "common/limits.h"
+#include "common/options.h"
 
 typedef struct app {
     tunnel_client_config *config;
@@ -370,6 +371,7 @@ int main(int argc, char **argv)
                       .user = &a};
     a.command = &c;
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
     if (tunnel_client_config_new(&a.config) || tunnel_options_new(&a.options) || tunnel_loop_new(&a.loop, NULL))
         return fail_with(&c, 1, "out of memory");
     int rc = read_command_line(&c, argc, argv);
