@@ -121,6 +121,7 @@ static void finish_closed(void *user, int error, const char *detail)
     finish *f = user;
     tnl_conn_set_events(f->c, f->events, f->user);
     tnl_timer_free(f->timer);
+    tnl_loop_release(f->c->loop);
     if (f->events->closed)
         f->events->closed(f->user, error, detail);
     tnl_free(f);
@@ -148,6 +149,7 @@ void tnl_conn_finish(tnl_conn *c)
     f->events = c->events;
     f->user = c->user;
     tnl_conn_set_events(c, &finish_events, f);
+    tnl_loop_hold(c->loop); /* also while only the timer is awaited */
     tnl_conn_shutdown(c);
     tnl_conn_resume(c);
     f->pending = tnl_conn_pending(c);

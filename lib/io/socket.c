@@ -50,6 +50,7 @@ typedef struct sock {
     bool full;     /* the user had no room: not wanted until resumed, but waiting for room */
     bool reading;  /* libuv reads */
     bool in_alloc; /* libuv stands no stop and no close in there */
+    bool resumed;  /* in there: by a new user, who has room */
     bool shut;     /* shutdown was asked for */
     bool deaf; /* the peer takes no more: what is written is dropped, what it sent is still read */
     bool closing;
@@ -171,13 +172,14 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
 
     uint8_t *p = NULL;
     s->in_alloc = true;
+    s->resumed = false;
     size_t n = s->base.events->space(s->base.user, &p);
     s->in_alloc = false;
     if (s->closing || !s->wanted)
         return;
     if (n == 0) {
-        s->wanted = false;
-        s->full = true;
+        s->wanted = s->resumed;
+        s->full = !s->resumed;
         return;
     }
     *buf = uv_buf_init((char *)p, (unsigned)(n < READ_MAX ? n : READ_MAX));
@@ -222,7 +224,7 @@ static void sock_resume(tnl_conn *c)
     sock *s = of(c);
     if (s->closing || c->ended)
         return;
-    s->wanted = true;
+    s->wanted = s->resumed = true;
     s->full = false;
     if (s->reading)
         return;

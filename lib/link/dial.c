@@ -87,7 +87,7 @@ static void on_ready(void *user)
 
 static const tnl_conn_events tls_events = {.space = no_space, .ready = on_ready, .closed = on_closed};
 
-/* An end that just waits for closed(). */
+/* The way to the other end is open: TLS, or done. */
 static void start_tls(tnl_dial *d)
 {
     const char *name = d->host[0] ? d->host : "localhost";
@@ -115,7 +115,7 @@ static size_t answer_space(void *user, uint8_t **p)
 static int status_of(const char *head, size_t len)
 {
     int status = 0;
-    if (len <= 12 || memcmp(head, "HTTP/1.", 7) != 0)
+    if (len <= 12 || memcmp(head, "HTTP/1.", 7) != 0 || head[8] != ' ')
         return 0;
     for (const char *p = head + 9; p < head + 12; p++) {
         if (*p < '0' || *p > '9')
@@ -125,11 +125,23 @@ static int status_of(const char *head, size_t len)
     return status;
 }
 
+static void refused_by_proxy(tnl_dial *d, int status)
+{
+    char text[DETAIL_SIZE];
+    const char *hint = status == 407 ? ": put user:password@ into the proxy's URL" : "";
+    bool gateway = status == 502 || status == 503 || status == 504;
+    if (status)
+        snprintf(text, sizeof(text), "proxy %s:%u answered CONNECT with status %d%s", d->proxy.host, d->proxy.port,
+                 status, hint);
+    else
+        snprintf(text, sizeof(text), "what answers at %s:%u is not an HTTP proxy", d->proxy.host, d->proxy.port);
+    fail(d, gateway ? TUNNEL_E_UNREACHABLE : TUNNEL_E_PROXY, text);
+}
+
 static void answer_data(void *user, uint8_t *p, size_t n)
 {
     tnl_dial *d = user;
     (void)p;
-    char text[DETAIL_SIZE];
     if (d->error)
         return;
     tnl_buf_commit(&d->answer, n);
@@ -143,14 +155,15 @@ static void answer_data(void *user, uint8_t *p, size_t n)
     }
     tnl_conn_pause(d->conn);
     int status = status_of(head, len);
-    if (status < 200 || status > 299 || end + 4 != head + len) {
-        snprintf(text, sizeof(text), "proxy %s:%u answered CONNECT with status %d%s", d->proxy.host,
-                 d->proxy.port, status, status == 407 ? ": put user:password@ into the proxy's URL" : "");
-        fail(d, status == 502 || status == 503 || status == 504 ? TUNNEL_E_UNREACHABLE : TUNNEL_E_PROXY, text);
-        return;
+    if (status < 200 || status > 299) {
+        refused_by_proxy(d, status);
+    } else if (end + 4 != head + len) {
+        /* The other end speaks second, whatever it is. */
+        fail(d, TUNNEL_E_PROXY, "the proxy sent more than an answer to CONNECT");
+    } else {
+        tnl_buf_free(&d->answer);
+        start_tls(d);
     }
-    tnl_buf_free(&d->answer);
-    start_tls(d);
 }
 
 static void answer_eof(void *user)
@@ -180,6 +193,8 @@ static int ask_proxy(tnl_dial *d)
     tnl_iov v = {tnl_buf_bytes(&request), tnl_buf_len(&request)};
     if (rc == 0)
         rc = tnl_conn_write(d->conn, &v, 1);
+    if (v.n)
+        tnl_wipe(tnl_buf_bytes(&request), v.n);
     tnl_buf_free(&request);
     return rc;
 }
