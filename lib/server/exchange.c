@@ -281,9 +281,7 @@ void tnl_visitor_on_end(tnl_visitor *v)
     v->response_done = true;
     tnl_exchange_tell(v);
     v->up = NULL;
-    if (!v->request_done)
-        u->no_reuse = true;
-    tnl_up_give_back(u);
+    tnl_up_give_back(u, v->request_done);
     tnl_buf_free(&v->out);
     tnl_loop_defer(v->server->loop, &v->go_on);
 }

@@ -19,6 +19,7 @@ enum {
     TNL_BODY_TIMEOUT_MS = 60000,   /* without a byte of a request's body */
     TNL_IDLE_TIMEOUT_MS = 75000,   /* a visitor's connection between two requests */
     TNL_POOL_IDLE_MS = 3500,       /* a kept upstream stream between two requests: less than the 5 s of most servers */
+    TNL_LEAVE_MS = 2000,           /* for the service to end its direction after we did */
     TNL_POOL_MAX_IDLE = 256,       /* kept upstream streams of a tunnel */
     TNL_MAX_TUNNELS = 64,          /* of one client */
     TNL_MAX_VISITORS = 16000,      /* connections of visitors and clients */
@@ -139,6 +140,7 @@ typedef struct tnl_up {
     unsigned uses;
     bool got_bytes;           /* of the present response */
     bool no_reuse;
+    bool leaving;             /* our direction is ended; the service's end is awaited */
     bool ended;               /* the present response is complete */
     bool upgraded;            /* a 101 came: bytes only from here on */
     unsigned depth;           /* the parser is on the stack */
@@ -149,8 +151,8 @@ typedef struct tnl_up {
 tnl_up *tnl_up_take(tnl_tunnel *t);
 /* A new stream. TUNNEL_E_GONE (no session), LIMIT, NOMEM. */
 int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port);
-/* Back to the pool, if it may be kept; else dropped. */
-void tnl_up_give_back(tnl_up *u);
+/* After a complete response: back to the pool if it may be kept, else ended, politely if the request was complete too. */
+void tnl_up_give_back(tnl_up *u, bool request_done);
 /* Releases the stream (resets it if it is not over) and frees. */
 void tnl_up_drop(tnl_up *u);
 void tnl_up_sweep(tnl_tunnel *t, uint64_t now);

@@ -87,6 +87,16 @@ void tnl_up_drop(tnl_up *u)
     up_free(u);
 }
 
+/* The polite end of a stream that is not needed any more: the service sees its connection end, not break. */
+static void leave(tnl_up *u)
+{
+    leave_idle(u);
+    u->visitor = NULL;
+    u->leaving = true;
+    u->idle_since = tnl_loop_now(u->tunnel->peer->server->loop);
+    tnl_stream_fin(u->stream);
+}
+
 static void fail(tnl_up *u, int status, const char *why)
 {
     tnl_visitor *v = u->visitor;
@@ -236,27 +246,29 @@ int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port)
     return 0;
 }
 
-void tnl_up_give_back(tnl_up *u)
+void tnl_up_give_back(tnl_up *u, bool request_done)
 {
     tnl_tunnel *t = u->tunnel;
     u->visitor = NULL;
-    bool keep = t && !u->no_reuse && u->ended && u->keep_ms && tnl_stream_flushed(u->stream) &&
-                t->idle_count < TNL_POOL_MAX_IDLE;
-    if (!keep) {
+    if (!t || !u->ended || !request_done || !tnl_stream_flushed(u->stream)) {
         tnl_up_drop(u);
-        return;
+    } else if (u->no_reuse || !u->keep_ms || t->idle_count >= TNL_POOL_MAX_IDLE) {
+        leave(u);
+    } else {
+        u->idle_since = tnl_loop_now(t->peer->server->loop);
+        tnl_list_add_tail(&t->idle, &u->idle);
+        t->idle_count++;
     }
-    u->idle_since = tnl_loop_now(t->peer->server->loop);
-    tnl_list_add_tail(&t->idle, &u->idle);
-    t->idle_count++;
 }
 
 void tnl_up_sweep(tnl_tunnel *t, uint64_t now)
 {
-    for (tnl_list *n = t->idle.next, *next; n != &t->idle; n = next) {
-        tnl_up *u = TNL_CONTAINER(n, tnl_up, idle);
+    for (tnl_list *n = t->ups.next, *next; n != &t->ups; n = next) {
+        tnl_up *u = TNL_CONTAINER(n, tnl_up, of_tunnel);
         next = n->next;
-        if (now - u->idle_since >= u->keep_ms)
+        if (u->leaving && now - u->idle_since >= TNL_LEAVE_MS)
             tnl_up_drop(u);
+        else if (!tnl_list_empty(&u->idle) && now - u->idle_since >= u->keep_ms)
+            leave(u);
     }
 }
