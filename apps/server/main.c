@@ -217,10 +217,23 @@ static void on_event(void *user, const tunnel_event *e)
     }
 }
 
+static void print_counters(const app *a)
+{
+    static const char *const names[] = {"connections",   "failed TLS handshakes", "requests", "bad requests",
+                                        "refused links", "broken links",          "sessions"};
+    fprintf(stderr, "counted:");
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        fprintf(stderr, "%s %llu %s", i ? "," : "",
+                (unsigned long long)tunnel_server_counter(a->server, (tunnel_counter)i), names[i]);
+    fprintf(stderr, "\n");
+}
+
 static void on_stop(void *user, int signum)
 {
     app *a = user;
     (void)signum;
+    if (a->verbose && a->server)
+        print_counters(a);
     tunnel_server_close(a->server, NULL, NULL);
     a->server = NULL;
     tunnel_loop_on_signal(a->loop, SIGHUP, NULL, NULL);

@@ -74,6 +74,23 @@ TUNNEL_EXPORT int tunnel_server_start(tunnel_server *server, char *detail, size_
  * detail. Connections that exist go on with theirs. */
 TUNNEL_EXPORT int tunnel_server_reload_certificates(tunnel_server *server, char *detail, size_t detail_size);
 
+/*
+ * What the server has counted since it was made; numbers only grow. Peers that misbehave show here: each is refused or
+ * cut off by itself.
+ */
+typedef enum tunnel_counter {
+    TUNNEL_COUNTER_VISITORS = 0,       /* connections accepted, of visitors and clients */
+    TUNNEL_COUNTER_BAD_HANDSHAKES = 1, /* TLS handshakes that failed */
+    TUNNEL_COUNTER_REQUESTS = 2,       /* request heads that were well-formed */
+    TUNNEL_COUNTER_BAD_REQUESTS = 3,   /* requests refused as malformed, ambiguous or too large */
+    TUNNEL_COUNTER_REFUSED_LINKS = 4,  /* clients refused before they had a link: no valid token, no proper upgrade */
+    TUNNEL_COUNTER_BROKEN_LINKS = 5,   /* links and sessions ended for a violation of the protocol */
+    TUNNEL_COUNTER_SESSIONS = 6,       /* sessions opened by clients */
+} tunnel_counter;
+
+/* One counter; 0 for a number that is none. On the loop's thread. */
+TUNNEL_EXPORT uint64_t tunnel_server_counter(const tunnel_server *server, tunnel_counter which);
+
 /* Ends everything and frees the server: `closed` comes exactly once, later, on the loop; the pointer is invalid then.
  * NULL server is fine (no callback). A second call is a no-op. */
 TUNNEL_EXPORT void tunnel_server_close(tunnel_server *server, void (*closed)(void *user), void *user);

@@ -308,6 +308,28 @@ int tunnel_server_reload_certificates(tunnel_server *server, char *detail, size_
                                           detail ? detail_size : sizeof(ignored));
 }
 
+uint64_t tunnel_server_counter(const tunnel_server *server, tunnel_counter which)
+{
+    const tnl_server_stats *s = tnl_server_get_stats((const tnl_server *)(const void *)server);
+    switch (which) {
+    case TUNNEL_COUNTER_VISITORS:
+        return s->visitors;
+    case TUNNEL_COUNTER_BAD_HANDSHAKES:
+        return s->bad_handshakes;
+    case TUNNEL_COUNTER_REQUESTS:
+        return s->requests;
+    case TUNNEL_COUNTER_BAD_REQUESTS:
+        return s->bad_requests;
+    case TUNNEL_COUNTER_REFUSED_LINKS:
+        return s->refused_links;
+    case TUNNEL_COUNTER_BROKEN_LINKS:
+        return s->broken_links;
+    case TUNNEL_COUNTER_SESSIONS:
+        return s->sessions;
+    }
+    return 0;
+}
+
 void tunnel_server_close(tunnel_server *server, void (*closed)(void *user), void *user)
 {
     if (server)

@@ -28,16 +28,6 @@ enum {
     TNL_HOST_MAX = 256,
 };
 
-/* Counters for what goes wrong or matters; only ever grow. */
-typedef struct tnl_server_stats {
-    uint64_t visitors;
-    uint64_t requests;
-    uint64_t bad_requests;
-    uint64_t refused_links; /* not authenticated, or not a proper upgrade */
-    uint64_t broken_links;  /* ended by a violation of the protocol */
-    uint64_t sessions;
-} tnl_server_stats;
-
 /* A published name. It is in the registry as long as its client holds it. */
 typedef struct tnl_tunnel {
     tnl_map_node by_host;

@@ -224,6 +224,11 @@ int tnl_server_reload_certificates(tnl_server *s, char *detail, size_t size)
     return 0;
 }
 
+const tnl_server_stats *tnl_server_get_stats(const tnl_server *s)
+{
+    return &s->stats;
+}
+
 /* --- the end ----------------------------------------------------------------------------------------------------- */
 
 void tnl_server_maybe_closed(tnl_server *s)

@@ -46,6 +46,19 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
 void tnl_server_on_event(tnl_server *s, tnl_server_event_cb cb, void *user);
 int tnl_server_start(tnl_server *s, char *detail, size_t size);
 int tnl_server_reload_certificates(tnl_server *s, char *detail, size_t size);
+/* Counters for what goes wrong or matters; only ever grow. */
+typedef struct tnl_server_stats {
+    uint64_t visitors;
+    uint64_t bad_handshakes;
+    uint64_t requests;
+    uint64_t bad_requests;
+    uint64_t refused_links; /* not authenticated, or not a proper upgrade */
+    uint64_t broken_links;  /* ended by a violation of the protocol */
+    uint64_t sessions;
+} tnl_server_stats;
+
+const tnl_server_stats *tnl_server_get_stats(const tnl_server *s);
+
 void tnl_server_close(tnl_server *s, void (*closed)(void *user), void *user);
 
 #endif

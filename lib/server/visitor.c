@@ -81,8 +81,9 @@ static void visitor_free(tnl_visitor *v)
 static void on_closed(void *user, int error, const char *detail)
 {
     tnl_visitor *v = user;
-    (void)error;
     (void)detail;
+    if (v->tls && !v->ready && error)
+        v->server->stats.bad_handshakes++;
     end(v);
     visitor_free(v);
 }
@@ -332,6 +333,11 @@ static void on_data(void *user, uint8_t *p, size_t n)
     consume(v, p, n);
 }
 
+static void on_ready(void *user)
+{
+    ((tnl_visitor *)user)->ready = true;
+}
+
 static void on_eof(void *user)
 {
     tnl_visitor *v = user;
@@ -380,7 +386,7 @@ static void on_timer(void *user)
 }
 
 static const tnl_conn_events conn_events = {
-    .space = on_space, .data = on_data, .eof = on_eof, .drained = on_drained, .closed = on_closed};
+    .space = on_space, .data = on_data, .eof = on_eof, .drained = on_drained, .ready = on_ready, .closed = on_closed};
 
 /* The head of the upgrade was written afresh into out, so that libwebsockets sees a well-formed one only. */
 static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)

@@ -38,6 +38,7 @@ struct tnl_visitor {
     tnl_buf out;             /* small pieces of an answer, until the bytes at hand are parsed; the head of a link */
     tnl_address peer;
     bool tls;
+    bool ready;              /* the TLS handshake is complete */
     bool closing;            /* nothing more is read or written by us */
     bool in_request;         /* a request's head is complete, its answer not */
     bool request_done;       /* all of the request was read */
