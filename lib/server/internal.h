@@ -147,7 +147,8 @@ void tnl_up_give_back(tnl_up *u, bool request_done);
 void tnl_up_drop(tnl_up *u);
 void tnl_up_sweep(tnl_tunnel *t, uint64_t now);
 
-/* exchange.c: what the stream tells the visitor it is bound to */
+/* exchange.c: what the stream tells the visitor it is bound to. In each of these the visitor may abort, which drops the
+ * up: only inside the parser's callbacks does it stay valid, without a visitor. */
 int tnl_visitor_on_head(tnl_visitor *v, const tnl_http_head *h);
 int tnl_visitor_on_body(tnl_visitor *v, const uint8_t *p, size_t n);
 int tnl_visitor_on_trailers(tnl_visitor *v, const tnl_http_field *f, size_t n);

@@ -31,19 +31,19 @@ static int on_head(void *user, const tnl_http_head *h)
         if (tnl_http_find(h, "WWW-Authenticate") || tnl_http_find(h, "Proxy-Authenticate"))
             u->no_reuse = true; /* NTLM and Negotiate authenticate connections, not requests */
     }
-    return tnl_visitor_on_head(u->visitor, h);
+    return u->visitor ? tnl_visitor_on_head(u->visitor, h) : TUNNEL_E_CANCELED;
 }
 
 static int on_body(void *user, const uint8_t *p, size_t n)
 {
     tnl_up *u = user;
-    return tnl_visitor_on_body(u->visitor, p, n);
+    return u->visitor ? tnl_visitor_on_body(u->visitor, p, n) : TUNNEL_E_CANCELED;
 }
 
 static int on_trailers(void *user, const tnl_http_field *f, size_t n)
 {
     tnl_up *u = user;
-    return tnl_visitor_on_trailers(u->visitor, f, n);
+    return u->visitor ? tnl_visitor_on_trailers(u->visitor, f, n) : TUNNEL_E_CANCELED;
 }
 
 static int on_end(void *user)
@@ -130,18 +130,14 @@ static size_t stream_data(void *user, const uint8_t *p, size_t n)
         fail(u, 502, tnl_http_why(u->parser));
         return n;
     }
-    if (!u->visitor)
-        return n;
-    if (u->upgraded) {
-        tnl_visitor_flush(u->visitor);
-        return used < n && u->visitor ? used + tnl_visitor_tunnel_data(u->visitor, p + used, n - used) : n;
-    }
-    if (used < n)
-        u->no_reuse = true; /* more than one response */
-    if (u->ended)
+    if (u->upgraded && used < n) {
+        tnl_visitor_tunnel_data(u->visitor, p + used, n - used);
+    } else if (u->ended) {
+        u->no_reuse = u->no_reuse || used < n; /* more than one response */
         tnl_visitor_on_end(u->visitor);
-    else
+    } else {
         tnl_visitor_flush(u->visitor);
+    }
     return n;
 }
 
