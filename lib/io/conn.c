@@ -55,6 +55,22 @@ tnl_address tnl_conn_peer(const tnl_conn *c)
     return c->ops->peer ? c->ops->peer(c) : (tnl_address){.host = ""};
 }
 
+static size_t no_space(void *user, uint8_t **p)
+{
+    (void)user;
+    (void)p;
+    return 0;
+}
+
+static void no_data(void *user, uint8_t *p, size_t n)
+{
+    (void)user;
+    (void)p;
+    (void)n;
+}
+
+const tnl_conn_events tnl_conn_no_events = {.space = no_space, .data = no_data};
+
 /* The polite end: takes the place of the user as the receiver of events until closed(). */
 typedef struct finish {
     tnl_conn *c;

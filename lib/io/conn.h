@@ -86,6 +86,10 @@ struct tnl_conn {
     bool ended;
 };
 
+/* Takes no notice of anything: what a connection has before its first events, or when nobody
+ * wants to hear of it any more (it is closed with them, and closed() goes nowhere). */
+extern const tnl_conn_events tnl_conn_no_events;
+
 static inline void tnl_conn_set_events(tnl_conn *c, const tnl_conn_events *events, void *user)
 {
     c->events = events;

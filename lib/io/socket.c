@@ -58,23 +58,6 @@ typedef struct sock {
 
 static const tnl_conn_ops sock_ops;
 
-static size_t no_space(void *user, uint8_t **p)
-{
-    (void)user;
-    (void)p;
-    return 0;
-}
-
-static void no_data(void *user, uint8_t *p, size_t n)
-{
-    (void)user;
-    (void)p;
-    (void)n;
-}
-
-/* For the time between a connection's birth and its user's first tnl_conn_set_events(). */
-static const tnl_conn_events no_events = {.space = no_space, .data = no_data};
-
 static sock *of(tnl_conn *c)
 {
     return TNL_CONTAINER(c, sock, base);
@@ -471,7 +454,7 @@ int tnl_socket_new(tnl_conn **out, tnl_loop *l, int family)
     s->u.handle.data = s;
     s->base.ops = &sock_ops;
     s->base.loop = l;
-    tnl_conn_set_events(&s->base, &no_events, NULL);
+    tnl_conn_set_events(&s->base, &tnl_conn_no_events, NULL);
     tnl_loop_ref(l);
     *out = &s->base;
     return 0;

@@ -274,21 +274,12 @@ int tnl_dial_start(tnl_dial **out, tnl_loop *loop, const tnl_dial_target *target
     return 0;
 }
 
-static void ignore_closed(void *user, int error, const char *detail)
-{
-    (void)user;
-    (void)error;
-    (void)detail;
-}
-
-static const tnl_conn_events orphan_events = {.space = no_space, .closed = ignore_closed};
-
 void tnl_dial_cancel(tnl_dial *d)
 {
     if (d->connect)
         tnl_connect_cancel(d->connect);
     if (d->conn) {
-        tnl_conn_set_events(d->conn, &orphan_events, NULL);
+        tnl_conn_set_events(d->conn, &tnl_conn_no_events, NULL);
         tnl_conn_close(d->conn);
     }
     dial_free(d);

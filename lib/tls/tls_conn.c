@@ -46,23 +46,6 @@ static tls_conn *of(tnl_conn *c)
 /* --- the end ------------------------------------------------------------------------------------
  */
 
-static size_t orphan_space(void *user, uint8_t **p)
-{
-    (void)user;
-    (void)p;
-    return 0;
-}
-
-static void orphan_data(void *user, uint8_t *p, size_t n)
-{
-    (void)user;
-    (void)p;
-    (void)n;
-}
-
-/* A lower connection that finishes after ours is gone. */
-static const tnl_conn_events orphan_events = {.space = orphan_space, .data = orphan_data};
-
 static void give_back(tls_conn *t)
 {
     tnl_tls_ctx *ctx = t->ctx;
@@ -134,7 +117,7 @@ static void fail(tls_conn *t, int error, const char *text)
     set_error(t, error, text);
     flush(t);
     if (t->lower) {
-        tnl_conn_set_events(t->lower, &orphan_events, NULL);
+        tnl_conn_set_events(t->lower, &tnl_conn_no_events, NULL);
         tnl_conn_finish(t->lower);
         t->lower = NULL;
     }
@@ -523,7 +506,7 @@ const char *tnl_tls_server_name(const tnl_conn *c)
 
 static void discard(tnl_conn *lower)
 {
-    tnl_conn_set_events(lower, &orphan_events, NULL);
+    tnl_conn_set_events(lower, &tnl_conn_no_events, NULL);
     tnl_conn_close(lower);
 }
 

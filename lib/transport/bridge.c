@@ -162,38 +162,15 @@ static const tnl_conn_events inner_events = {
 /* --- the whole ----------------------------------------------------------------------------------
  */
 
-static size_t no_space(void *user, uint8_t **p)
-{
-    (void)user;
-    (void)p;
-    return 0;
-}
-
-static void no_data(void *user, uint8_t *p, size_t n)
-{
-    (void)user;
-    (void)p;
-    (void)n;
-}
-
-static void no_closed(void *user, int error, const char *detail)
-{
-    (void)user;
-    (void)error;
-    (void)detail;
-}
-
-static const tnl_conn_events no_events = {.space = no_space, .data = no_data, .closed = no_closed};
-
 void tnl_bridge_discard(tnl_conn *c)
 {
-    tnl_conn_set_events(c, &no_events, NULL);
+    tnl_conn_set_events(c, &tnl_conn_no_events, NULL);
     tnl_conn_close(c);
 }
 
 void tnl_bridge_dismiss(tnl_conn *c)
 {
-    tnl_conn_set_events(c, &no_events, NULL);
+    tnl_conn_set_events(c, &tnl_conn_no_events, NULL);
     tnl_conn_finish(c);
 }
 
