@@ -7,7 +7,7 @@
 #include <tunnel/tunnel.h>
 
 #include "client/proxy.h"
-#include "common/limits.h"
+#include "common/process.h"
 #include "common/options.h"
 
 typedef struct app {
@@ -380,6 +380,7 @@ int main(int argc, char **argv)
     if (rc >= 0)
         leave(&a, rc);
     tunnel_loop_run(a.loop);
+    hold_signals();
     tunnel_loop_free(a.loop);
     tunnel_options_free(a.options);
     tunnel_client_config_free(a.config);

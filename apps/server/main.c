@@ -7,7 +7,7 @@
 #include <time.h>
 #include <tunnel/tunnel.h>
 
-#include "common/limits.h"
+#include "common/process.h"
 #include "common/options.h"
 
 enum { CERTS_MAX = 256 };
@@ -293,6 +293,9 @@ static int prepare(app *a, const command_line *c)
     if (rc)
         return fail_with(c, rc == TUNNEL_E_INVALID ? EXIT_USAGE : 1, detail);
     tunnel_server_on_event(a->server, on_event, a);
+    tunnel_loop_on_signal(a->loop, SIGTERM, on_stop, a);
+    tunnel_loop_on_signal(a->loop, SIGINT, on_stop, a);
+    tunnel_loop_on_signal(a->loop, SIGHUP, on_hangup, a);
     rc = tunnel_server_start(a->server, detail, sizeof(detail));
     if (rc)
         return fail_with(c, 1, detail);
@@ -316,14 +319,10 @@ int main(int argc, char **argv)
     int rc = read_command_line(&c, argc, argv);
     if (rc < 0)
         rc = prepare(&a, &c);
-    if (rc < 0) {
-        tunnel_loop_on_signal(a.loop, SIGTERM, on_stop, &a);
-        tunnel_loop_on_signal(a.loop, SIGINT, on_stop, &a);
-        tunnel_loop_on_signal(a.loop, SIGHUP, on_hangup, &a);
-    } else {
+    if (rc >= 0)
         tunnel_server_close(a.server, NULL, NULL);
-    }
     tunnel_loop_run(a.loop);
+    hold_signals();
     tunnel_loop_free(a.loop);
     tunnel_server_config_free(a.config);
     for (size_t i = 0; i < a.cert_count; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/limits.h"
+#include "common/process.h"
 
+#include <signal.h>
 #include <sys/resource.h>
 
 enum { DESCRIPTORS = 32768 };
@@ -12,4 +13,14 @@ void raise_descriptor_limit(void)
         return;
     limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* as before, if not */
+}
+
+void hold_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
 }

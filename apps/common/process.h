@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef APPS_COMMON_LIMITS_H
-#define APPS_COMMON_LIMITS_H
+#ifndef APPS_COMMON_PROCESS_H
+#define APPS_COMMON_PROCESS_H
 
 /*
  * Each connection takes a descriptor or two, and the usual limit of 1024 is meant for programs that call select(). Raises
  * it as far as the system allows and the libraries' tables stay small.
  */
 void raise_descriptor_limit(void);
+
+/*
+ * From here on SIGTERM, SIGINT and SIGHUP wait: the program is about to end by itself, with its own exit code.
+ */
+void hold_signals(void);
 
 #endif
