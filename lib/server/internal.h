@@ -83,6 +83,7 @@ struct tnl_server {
     tnl_list peers;
     uint64_t generation;
     tnl_timer *sweep;         /* retires upstream streams that have been idle for too long */
+    tnl_task shutdown;
     tnl_task finish;
     tnl_server_event_cb event;
     void *event_user;

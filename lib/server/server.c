@@ -37,7 +37,6 @@ static void free_certs(tnl_server_config *c)
 
 static int copy_certs(tnl_server *s, const tnl_server_config *from)
 {
-    s->config.cert_count = 0;
     for (size_t i = 0; i < from->cert_count; i++) {
         tnl_server_cert *c = &s->config.certs[i];
         c->cert_file = tnl_strdup(from->certs[i].cert_file);
@@ -99,6 +98,21 @@ static void on_finish(void *user)
         closed(closed_user);
 }
 
+/* At the end of the turn: an event in which the server is closed may come from the midst of any visitor or client. */
+static void on_shutdown(void *user)
+{
+    tnl_server *s = user;
+    for (tnl_list *n = s->visitors.next, *next; n != &s->visitors; n = next) {
+        next = n->next;
+        tnl_visitor_close(n);
+    }
+    for (tnl_list *n = s->peers.next, *next; n != &s->peers; n = next) {
+        next = n->next;
+        tnl_peer_close(TNL_CONTAINER(n, tnl_peer, node), TUNNEL_E_GONE, "the server is shutting down");
+    }
+    tnl_server_maybe_closed(s);
+}
+
 static void ws_log(void *user, const char *line)
 {
     (void)user;
@@ -113,10 +127,12 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
         return TUNNEL_E_NOMEM;
     s->loop = loop;
     s->config = *config;
+    s->config.cert_count = 0; /* until they are copied */
     s->config.tokens = NULL;
     s->generation = (uint64_t)time(NULL) << 20;
     tnl_list_init(&s->visitors);
     tnl_list_init(&s->peers);
+    tnl_task_init(&s->shutdown, on_shutdown, s);
     tnl_task_init(&s->finish, on_finish, s);
     int rc = tnl_random(&seed, sizeof(seed));
     tnl_map_init(&s->tunnels, seed);
@@ -206,7 +222,7 @@ int tnl_server_start(tnl_server *s, char *detail, size_t size)
     choose_public(s);
     s->ready = true;
     tnl_timer_start(s->sweep, SWEEP_MS);
-    for (size_t i = 0; i < s->config.listen_count; i++)
+    for (size_t i = 0; i < s->config.listen_count && !s->closing; i++)
         tell_listening(s, i);
     return 0;
 }
@@ -250,13 +266,5 @@ void tnl_server_close(tnl_server *s, void (*closed)(void *user), void *user)
             tnl_listener_free(s->listeners[i]);
         s->listeners[i] = NULL;
     }
-    for (tnl_list *n = s->visitors.next, *next; n != &s->visitors; n = next) {
-        next = n->next;
-        tnl_visitor_close(n);
-    }
-    for (tnl_list *n = s->peers.next, *next; n != &s->peers; n = next) {
-        next = n->next;
-        tnl_peer_close(TNL_CONTAINER(n, tnl_peer, node), TUNNEL_E_GONE, "the server is shutting down");
-    }
-    tnl_server_maybe_closed(s);
+    tnl_loop_defer(s->loop, &s->shutdown);
 }
