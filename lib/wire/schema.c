@@ -177,16 +177,14 @@ size_t tnl_schema_encode(const tnl_schema *s, const void *message, uint8_t *out,
 
 /* --- reading ----------------------------------------------------------------------------------------------------- */
 
-/* Unpacks one scalar. Scalars need no zone: nothing is allocated, and texts point into p[0..n). */
+/* Unpacks one scalar. Nothing is taken from the zone for that, and texts point into p[0..n); without one,
+ * msgpack_unpack_next() would allocate 8 KiB for each text. */
 static bool unpack(const uint8_t *p, size_t n, msgpack_object *out)
 {
-    msgpack_unpacked u;
-    msgpack_unpacked_init(&u);
+    msgpack_zone unused;
+    memset(&unused, 0, sizeof(unused));
     size_t used = 0;
-    bool ok = msgpack_unpack_next(&u, (const char *)p, n, &used) == MSGPACK_UNPACK_SUCCESS && used == n;
-    *out = u.data;
-    msgpack_unpacked_destroy(&u);
-    return ok;
+    return msgpack_unpack((const char *)p, n, &used, &unused, out) == MSGPACK_UNPACK_SUCCESS && used == n;
 }
 
 static bool read_scalar(const tnl_field *f, uint8_t *message, const uint8_t *p, size_t n)
