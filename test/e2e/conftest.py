@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures: a starter for each test, and one running stack that well-behaved tests share."""
 
 import pathlib
@@ -15,6 +16,8 @@ from harness.stack import Starter
 def pytest_configure(config):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    # Told to stop, the run winds up its fixtures: no process and no folder stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     del config
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bodies both ways in every framing, and the answers that are not just a head and a body."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Headless Chromium as the visitor: a page with a hundred subresources and an EventSource."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tunnel-client as a developer sees it: what it prints, what it forwards to, when it gives up."""
 
 import json

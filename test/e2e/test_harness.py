@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The helpers and upstreams themselves, without any tunnel: when this fails, trust nothing else."""
 
 import hashlib

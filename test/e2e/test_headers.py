@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What of the heads travels, what is set, what is dropped."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bulk, concurrency and memory: what each process may cost at most."""
 
 import hashlib
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.heavy
 BULK = 64 * MIB if SANITIZED else GIB
 
 
-@pytest.fixture(name="big", scope="module")
+@pytest.fixture(name="big", scope="session")
 def _big(session_folder):
     """A file of 1 GiB, no two blocks of it alike, and its SHA-256."""
     root = session_folder / "bulk"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The link's own door: what is not a client is turned away alone, and nobody else suffers."""
 
 import base64

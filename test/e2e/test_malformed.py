@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Heads and bodies that are ambiguous or malformed: 400, close, and never a byte to the app."""
 
 import threading
@@ -10,7 +11,7 @@ from harness.net import Listener
 H = b"Host: demo.localhost\r\n"
 
 
-@pytest.fixture(name="watched", scope="module")
+@pytest.fixture(name="watched", scope="session")
 def _watched(session_start):
     """A server with a tunnel whose upstream records everything it gets."""
     seen, lock = [], threading.Lock()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Through an outbound HTTP proxy, and links that are cut on the way."""
 
 import re

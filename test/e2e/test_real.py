@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real programs on both sides: curl to nginx, Node and Python through the tunnel."""
 
 import concurrent.futures
@@ -10,7 +11,7 @@ from harness import eventually
 from harness.stack import sha256
 
 
-@pytest.fixture(name="sites", scope="module")
+@pytest.fixture(name="sites", scope="session")
 def _sites(session_start, files):
     """One server; nginx, Python's http.server in both versions and Node behind it."""
     server = session_start.server()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tunnel answers: by exact Host, per request, never another one's."""
 
 import threading
@@ -9,7 +10,7 @@ from harness.net import dial
 from harness.stack import curl
 
 
-@pytest.fixture(name="two", scope="module")
+@pytest.fixture(name="two", scope="session")
 def _two(session_start):
     """A server with the tunnels a and b, each with an app of its own that says who it is."""
     server = session_start.server()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tunnel-server as its operator sees it: listeners, health, credentials, logs, signals."""
 
 import json
@@ -240,6 +241,20 @@ def test_stops_cleanly_on(start, app, number):
     assert not any("error" in line.lower() for line in server.proc.err())
     with pytest.raises(ConnectionRefusedError):
         dial("127.0.0.1", server.port)
+
+
+def test_signals_count_from_the_first_line_on(start):
+    """Whoever reads `listening:` and signals at once gets what was promised, not a dead server.
+    With many listeners there is time between the first line and the last."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) * 3:
+        more = [word for _ in range(30) for word in ("--listen", f"127.0.0.1:{free_port()}")]
+        server = start.server(*more, wait=False)
+        server.proc.wait_line("^listening: ")
+        server.proc.deliver(number)
+        if number == signal.SIGHUP:
+            server.proc.wait_line("^listening: ", count=31)
+            server.proc.deliver(signal.SIGTERM)
+        assert server.proc.wait() == 0
 
 
 def test_restarts_on_the_same_port_at_once(start):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An upstream that takes the request and says nothing: 504, and the tunnel goes on."""
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from harness import eventually
 
 
-@pytest.fixture(name="impatient", scope="module")
+@pytest.fixture(name="impatient", scope="session")
 def _impatient(session_start):
     """A server that waits a second for an answer, in front of the Node app."""
     server = session_start.server("--answer-timeout", "1")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds a name: instances, live and dead holders, --force, other credentials."""
 
 import secrets

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TLS at the edge: https visitors and wss links on one port, SNI, reload, half handshakes."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bad command lines: one line that says what and how to mend it, exit 2; nothing started."""
 
 import pytest

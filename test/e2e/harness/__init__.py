@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the end-to-end tests stand on: real processes, real sockets, no product code."""
 
 import os

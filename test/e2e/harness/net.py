@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ports, sockets, and HTTP/1.1 by hand: nothing here repairs what the other side sends."""
 
 import contextlib
@@ -144,7 +145,9 @@ class Conn:
 
     def is_quiet(self, seconds=0.3):
         """True if neither bytes nor an end came: the connection is open and silent."""
-        return not self.buffer and not select.select([self.sock], [], [], seconds)[0]
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return not self.buffer and not poll.poll(seconds * 1000)
 
     def read_head(self):
         raw = self.read_until(b"\r\n\r\n")

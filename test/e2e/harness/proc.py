@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes with captured output, and what the kernel says about them."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An outbound HTTP CONNECT proxy, and a plain relay whose connections can be cut."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs under test and the web apps behind them, started and stopped as a user would."""
 
 import hashlib

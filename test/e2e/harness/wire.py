@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The least of the protocol (docs/protocol.md) that a peer needs in order to misbehave in it."""
 
 import os

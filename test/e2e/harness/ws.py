@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A WebSocket client that can misbehave (RFC 6455), on a Conn."""
 
 import base64

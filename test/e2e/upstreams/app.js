@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 'use strict';
 /* The developer's web app of the end-to-end tests. It says what it saw, and does on request
  * what real apps do: chunked and close-delimited bodies, 1xx, trailers, early answers, events,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Python web app as people have them: http.server, threads, a folder of files.
 
 POST and PUT answer with the size and the SHA-256 of what came. With --http10 it is the plain
