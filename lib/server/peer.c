@@ -345,8 +345,11 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
     p->force = hello.force;
     replace_older(p);
     int rc = welcome(p, &hello);
-    if (rc)
+    if (rc) {
+        if (p->session)
+            tnl_session_broken(p->session, rc);
         return rc;
+    }
     p->server->stats.sessions++;
     tunnel_event e = {.type = TUNNEL_EVENT_CLIENT_JOINED, .account = p->account, .text = p->from};
     tnl_server_tell(p->server, &e);
@@ -394,5 +397,6 @@ void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char
     return;
 fail:
     tnl_free(p);
+    tnl_conn_set_events(c, &tnl_conn_no_events, NULL);
     tnl_conn_close(c);
 }
