@@ -481,8 +481,10 @@ static void half_end(half *h)
     assert_int_equal(memory.live, 0);
 }
 
+/* The loop's time is that of its last turn, so one turn goes first. */
 static void turns(test_loop *l, uint64_t ms)
 {
+    assert_true(test_turn(l));
     for (uint64_t from = tnl_loop_now(l->loop); tnl_loop_now(l->loop) - from < ms;)
         assert_true(test_turn(l));
 }
