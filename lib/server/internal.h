@@ -132,7 +132,7 @@ typedef struct tnl_up {
     bool got_bytes;           /* of the present response */
     bool no_reuse;
     bool leaving;             /* our direction is ended; the service's end is awaited */
-    bool ended;               /* the present response is complete */
+    bool ended;               /* the present response is complete; upgraded: the service has ended its direction */
     bool upgraded;            /* a 101 came: bytes only from here on */
     unsigned depth;           /* the parser is on the stack */
     bool dead;                /* free it when the stack has unwound */

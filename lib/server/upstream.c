@@ -149,6 +149,7 @@ static void stream_fin(void *user)
         return;
     }
     if (u->upgraded) {
+        u->ended = true;
         tnl_visitor_tunnel_fin(u->visitor);
         return;
     }

@@ -346,13 +346,15 @@ static void on_eof(void *user)
     if (upgraded(v)) {
         v->eof_seen = true;
         tnl_stream_fin(v->up->stream);
+        if (v->up->ended)
+            tnl_visitor_finish(v);
         return;
     }
-    /* A visitor who ends its direction has left, as for nginx; what was written still goes out. */
-    if (v->response_done)
-        tnl_visitor_finish(v);
-    else
+    /* A visitor who ends its direction has left, as for nginx; an answer that is complete still goes out. */
+    if (v->in_request && !v->response_done)
         tnl_visitor_close(&v->node);
+    else
+        tnl_visitor_finish(v);
 }
 
 static void on_drained(void *user)
