@@ -61,7 +61,7 @@ int tunnel_client_config_set_server(tunnel_client_config *config, const char *ur
     bool known = tnl_url_parse(&u, url) == 0;
     bool tls = known && (strcmp(u.scheme, "wss") == 0 || strcmp(u.scheme, "https") == 0);
     bool plain = known && (strcmp(u.scheme, "ws") == 0 || strcmp(u.scheme, "http") == 0);
-    if (known && u.userinfo[0])
+    if (strchr(url, '@'))
         return invalid(config->line, "%s",
                        "the server's address must not hold a user or password: give the credential with --token");
     if ((!tls && !plain) || (u.path[0] && strcmp(u.path, "/") != 0))
@@ -122,9 +122,11 @@ int tunnel_client_config_set_proxy(tunnel_client_config *config, const char *url
 
 int tunnel_client_config_set_instance(tunnel_client_config *config, const char *hex)
 {
+    uint8_t id[TNL_ID_SIZE];
     config->line[0] = '\0';
-    if (tnl_unhex(config->c.instance, sizeof(config->c.instance), hex, strlen(hex)))
+    if (tnl_unhex(id, sizeof(id), hex, strlen(hex)))
         return invalid(config->line, "'%.100s' is not an instance id: give 32 hex digits", hex);
+    memcpy(config->c.instance, id, sizeof(id));
     config->has_instance = true;
     return 0;
 }
@@ -175,7 +177,7 @@ int tunnel_options_set_host_header(tunnel_options *options, const char *value)
     options->line[0] = '\0';
     bool fits = strlen(value) < sizeof(options->host_header);
     snprintf(url, sizeof(url), "http://%s", fits ? value : "");
-    if (!fits || tnl_url_parse(&u, url) || u.userinfo[0] || u.path[0])
+    if (!fits || strchr(value, '@') || tnl_url_parse(&u, url) || u.path[0])
         return invalid(options->line, "'%.100s' is not a Host header: give a name or address, with :PORT if need be",
                        value);
     snprintf(options->host_header, sizeof(options->host_header), "%s", value);
