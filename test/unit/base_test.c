@@ -15,8 +15,25 @@
 #include "base/str.h"
 #include "base/url.h"
 #include "support/check.h"
-#include "support/nomem.h"
+#include "support/memory.h"
 #include "tunnel/error.h"
+
+/* The nth allocation from now on fails, or all from there on; 0: none. */
+static size_t fail_first;
+static bool fail_all;
+
+static bool fails(void)
+{
+    return fail_first && (fail_all ? memory.count >= fail_first : memory.count == fail_first);
+}
+
+static void fail_from(size_t nth, bool all)
+{
+    memory.count = 0;
+    memory.fails = fails;
+    fail_first = nth;
+    fail_all = all;
+}
 
 /* xorshift: the same numbers in every run. */
 static uint32_t next_random(uint32_t *state)
@@ -41,8 +58,8 @@ static void fill(uint8_t *p, size_t n, uint64_t offset)
 static int no_leak(void **state)
 {
     (void)state;
-    test_nomem_fail(0, 0);
-    return test_nomem_live() ? -1 : 0;
+    fail_from(0, false);
+    return memory.live ? -1 : 0;
 }
 
 /* --- buf ---------------------------------------------------------------------------------------------------------- */
@@ -149,16 +166,16 @@ static void buf_survives_want_of_memory(void **state)
     tnl_buf b;
     uint8_t bytes[300] = {0};
     tnl_buf_init(&b, 4096);
-    test_nomem_fail(1, 0);
+    fail_from(1, false);
     assert_int_equal(tnl_buf_add(&b, bytes, 10), TUNNEL_E_NOMEM);
     assert_int_equal(tnl_buf_add(&b, "0123456789", 10), 0);
-    test_nomem_fail(1, 1);
+    fail_from(1, true);
     assert_int_equal(tnl_buf_add(&b, bytes, sizeof(bytes)), TUNNEL_E_NOMEM);
     assert_int_equal(tnl_buf_addf(&b, "%300d", 1), TUNNEL_E_NOMEM);
     assert_null(tnl_buf_reserve(&b, sizeof(bytes)));
     assert_int_equal(tnl_buf_len(&b), 10);
     assert_memory_equal(tnl_buf_bytes(&b), "0123456789", 10);
-    test_nomem_fail(0, 0);
+    fail_from(0, false);
     tnl_buf_free(&b);
 }
 
@@ -313,21 +330,21 @@ static void ring_survives_want_of_memory(void **state)
     const uint8_t *q;
     uint8_t bytes[2000] = {0};
     tnl_ring_init(&r, 4096);
-    test_nomem_fail(1, 1);
+    fail_from(1, true);
     assert_int_equal(tnl_ring_space(&r, 10, &p), 0);
     assert_int_equal(tnl_ring_put(&r, 0, bytes, 10), TUNNEL_E_NOMEM);
-    test_nomem_fail(0, 0);
+    fail_from(0, false);
     assert_int_equal(tnl_ring_space(&r, 10, &p), 1024);
     fill(p, 1000, 0);
     tnl_ring_commit(&r, 1000);
-    test_nomem_fail(1, 1);
+    fail_from(1, true);
     /* Growing fails: what room there is is given. */
     assert_int_equal(tnl_ring_space(&r, 500, &p), 24);
     assert_int_equal(tnl_ring_put(&r, 1000, bytes, sizeof(bytes)), TUNNEL_E_NOMEM);
     fill(p, 24, 1000);
     tnl_ring_commit(&r, 24);
     assert_int_equal(tnl_ring_space(&r, 1, &p), 0);
-    test_nomem_fail(0, 0);
+    fail_from(0, false);
     assert_int_equal(tnl_ring_peek(&r, 0, &q), 1024);
     fill(bytes, 1024, 0);
     assert_memory_equal(q, bytes, 1024);
@@ -457,16 +474,16 @@ static void map_goes_on_without_memory_to_grow(void **state)
     tnl_map m;
     static tnl_map_node nodes[500];
     tnl_map_init(&m, 0);
-    test_nomem_fail(1, 1);
+    fail_from(1, true);
     assert_int_equal(tnl_map_put_id(&m, &nodes[0], 1), TUNNEL_E_NOMEM);
     assert_int_equal(m.count, 0);
-    test_nomem_fail(2, 1);
+    fail_from(2, true);
     for (uint64_t i = 0; i < 500; i++)
         assert_int_equal(tnl_map_put_id(&m, &nodes[i], i), 0);
     assert_int_equal(m.bucket_count, 16);
     for (uint64_t i = 0; i < 500; i++)
         assert_ptr_equal(tnl_map_get_id(&m, i), &nodes[i]);
-    test_nomem_fail(0, 0);
+    fail_from(0, false);
     tnl_map_remove(&m, &nodes[3]);
     assert_int_equal(tnl_map_put_id(&m, &nodes[3], 3), 0);
     assert_int_equal(m.bucket_count, 32);
@@ -797,9 +814,9 @@ static void strings_are_copied(void **state)
     assert_string_equal(s, "");
     tnl_free(s);
     tnl_free(NULL);
-    test_nomem_fail(1, 0);
+    fail_from(1, false);
     assert_null(tnl_strdup("x"));
-    test_nomem_fail(0, 0);
+    fail_from(0, false);
     char secret[4] = "abc";
     tnl_wipe(secret, sizeof(secret));
     assert_memory_equal(secret, "\0\0\0", 4);
