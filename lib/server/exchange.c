@@ -187,6 +187,7 @@ static void send(tnl_visitor *v, const tnl_iov *more, size_t n)
         iov[1 + i] = more[i];
     tnl_visitor_write(v, iov, 1 + n);
     tnl_buf_clear(&v->out);
+    v->head_sent = v->answered;
 }
 
 void tnl_visitor_flush(tnl_visitor *v)
@@ -218,7 +219,7 @@ int tnl_visitor_on_head(tnl_visitor *v, const tnl_http_head *h)
         v->up->upgraded = true;
         v->answered = true;
         v->note.status = 101;
-        tnl_timer_stop(v->timer);
+        tnl_visitor_watch(v);
         /* What the visitor sent behind its request belongs to the new protocol. */
         rc = write_all(v, tnl_buf_bytes(&v->ahead), tnl_buf_len(&v->ahead));
         tnl_buf_free(&v->ahead);
@@ -230,12 +231,11 @@ int tnl_visitor_on_head(tnl_visitor *v, const tnl_http_head *h)
         return 0;
     }
     v->answered = true;
-    v->trailers_sent = false;
     v->note.status = h->status;
     v->response_framing = tnl_http_response_framing(h, &o);
     if (v->response_framing == TNL_HTTP_UNTIL_CLOSE)
         v->close_after = true;
-    tnl_timer_stop(v->timer);
+    tnl_visitor_watch(v);
     return 0;
 }
 
@@ -293,7 +293,7 @@ void tnl_visitor_on_failure(tnl_visitor *v, int status, const char *why)
     bool stale = u->uses > 0 && !u->got_bytes;
     tnl_tunnel *t = u->tunnel;
     tnl_buf_clear(&v->out);
-    if (v->answered) {
+    if (v->head_sent) {
         /* What was sent so far must not look complete: where only the end of the connection would tell, a reset does. */
         if (v->response_framing == TNL_HTTP_UNTIL_CLOSE || u->upgraded)
             tnl_visitor_abort(v);

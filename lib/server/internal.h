@@ -17,6 +17,7 @@
 enum {
     TNL_HEAD_TIMEOUT_MS = 15000,   /* for a request head to be complete */
     TNL_BODY_TIMEOUT_MS = 60000,   /* without a byte of a request's body */
+    TNL_STALL_TIMEOUT_MS = 300000, /* for a visitor to take anything of an answer that waits for it */
     TNL_IDLE_TIMEOUT_MS = 75000,   /* a visitor's connection between two requests */
     TNL_POOL_IDLE_MS = 3500,       /* a kept upstream stream between two requests: less than the 5 s of most servers */
     TNL_LEAVE_MS = 2000,           /* for the service to end its direction after we did */

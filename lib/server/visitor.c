@@ -116,7 +116,7 @@ static void send_own(tnl_visitor *v, tnl_buf *out, int rc)
 static tnl_http_reply reply_of(tnl_visitor *v, int status)
 {
     /* A body that was not read to its end would be taken for the next request. */
-    if (!v->in_request || v->request_framing != TNL_HTTP_NO_BODY)
+    if (!v->in_request || (v->request_framing != TNL_HTTP_NO_BODY && !v->request_done))
         v->close_after = true;
     v->note.status = status;
     return (tnl_http_reply){.status = status, .minor = 1, .head_request = v->head_request, .close = v->close_after};
@@ -164,7 +164,7 @@ static int on_head(void *user, const tnl_http_head *h)
     v->close_after = !h->keep_alive || v->server->closing;
     v->request_framing = h->framing;
     v->upgrade_asked = h->upgrade;
-    v->told = v->trailers_sent = v->request_trailers_sent = v->eof_seen = false;
+    v->head_sent = v->told = v->trailers_sent = v->request_trailers_sent = v->eof_seen = false;
     take_note(v, h);
     tnl_timer_start(v->timer, TNL_BODY_TIMEOUT_MS);
     if (tnl_reserved_is(h))
@@ -257,12 +257,17 @@ static void consume(tnl_visitor *v, const uint8_t *p, size_t n)
         tnl_visitor_abort(v);
 }
 
-/* The answer is complete: the next request may have been read already. */
+/* The answer is complete: the next request, of which much may have been read already, or the end. */
 static void on_go_on(void *user)
 {
     tnl_visitor *v = user;
     if (v->closing)
         return;
+    if (tnl_conn_pending(v->conn)) {
+        /* Who does not read what he asked for gets nothing further; on_drained() comes back here. */
+        tnl_visitor_watch(v);
+        return;
+    }
     if (v->close_after) {
         tnl_visitor_finish(v);
         return;
@@ -362,6 +367,34 @@ static void on_drained(void *user)
     tnl_visitor *v = user;
     if (v->up)
         tnl_stream_resume(v->up->stream);
+    else if (v->response_done)
+        tnl_loop_defer(v->server->loop, &v->go_on);
+}
+
+/* Bytes of the answer that have left this process, but for a constant. */
+static uint64_t taken(const tnl_visitor *v)
+{
+    return v->note.bytes_out - tnl_conn_pending(v->conn);
+}
+
+void tnl_visitor_watch(tnl_visitor *v)
+{
+    v->taken = taken(v);
+    tnl_timer_start(v->timer, TNL_STALL_TIMEOUT_MS);
+}
+
+static void end_waiting(tnl_visitor *v)
+{
+    v->close_after = true;
+    if (!v->in_request && tnl_http_idle(v->parser))
+        tnl_visitor_finish(v);
+    else if (v->request_done || (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK))
+        /* An upload that does not get on may as well be the service's fault, which does not read. */
+        tnl_visitor_answer(v, 504,
+                           "The tunnel works, but the local service did not answer in time.\n"
+                           "See whether it hangs, or raise the server's answer timeout.");
+    else
+        tnl_visitor_answer(v, 408, "The request was not complete in time."); /* RFC 9110 section 15.5.9 */
 }
 
 static void on_timer(void *user)
@@ -369,22 +402,12 @@ static void on_timer(void *user)
     tnl_visitor *v = user;
     if (v->closing)
         return;
-    v->close_after = true;
-    if (!v->in_request) {
-        /* Idle, or half a head: RFC 9110 section 15.5.9. */
-        if (tnl_http_idle(v->parser))
-            tnl_visitor_finish(v);
-        else
-            tnl_visitor_answer(v, 408, "The request was not complete in time.");
-    } else if (!v->answered) {
-        /* An upload that does not get on may as well be the service's fault, which does not read. */
-        if (v->request_done || (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK))
-            tnl_visitor_answer(v, 504,
-                               "The tunnel works, but the local service did not answer in time.\n"
-                               "See whether it hangs, or raise the server's answer timeout.");
-        else
-            tnl_visitor_answer(v, 408, "The request was not complete in time.");
-    }
+    if (!v->answered)
+        end_waiting(v);
+    else if (tnl_conn_pending(v->conn) && v->taken == taken(v))
+        tnl_visitor_abort(v);
+    else
+        tnl_visitor_watch(v);
 }
 
 static const tnl_conn_events conn_events = {

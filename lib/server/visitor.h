@@ -42,7 +42,8 @@ struct tnl_visitor {
     bool closing;            /* nothing more is read or written by us */
     bool in_request;         /* a request's head is complete, its answer not */
     bool request_done;       /* all of the request was read */
-    bool answered;           /* the answer's head is out (or waits in head_out) */
+    bool answered;           /* the answer's head is in `out` at least */
+    bool head_sent;          /* and has left it */
     bool response_done;
     bool close_after;
     bool link_taken;         /* the connection has become a client's link */
@@ -54,6 +55,7 @@ struct tnl_visitor {
     bool told;               /* the events about this request went out */
     bool retriable;          /* may be sent again over a fresh stream: safe, no body, nothing came back yet */
     int minor;
+    uint64_t taken;          /* by the visitor of what was written, at the last look */
     tnl_http_framing request_framing;
     tnl_http_framing response_framing;
     const tnl_http_head *head; /* of the present request, valid until tnl_http_next() */
@@ -77,6 +79,8 @@ void tnl_visitor_answer(tnl_visitor *v, int status, const char *text);
 void tnl_visitor_reply(tnl_visitor *v, const tnl_http_reply *given, const void *body, size_t n);
 /* Writes to the visitor; a failure shows in closed(). */
 void tnl_visitor_write(tnl_visitor *v, const tnl_iov *iov, size_t n);
+/* The answer has begun: from here on only a visitor who takes nothing of it for very long is cut off. */
+void tnl_visitor_watch(tnl_visitor *v);
 /* Ends the connection: politely (what was written arrives), or at once. */
 void tnl_visitor_finish(tnl_visitor *v);
 void tnl_visitor_abort(tnl_visitor *v);
