@@ -8,7 +8,6 @@
 #include "wire/message.h"
 
 enum {
-    REQUEST_HEAD_MAX = 64 * 1024,
     GATHER_MAX = 4096,        /* pieces of a body up to this size are copied together */
     OUT_GATHERED = 16 * 1024, /* and sent when they have become so many */
 };
@@ -71,7 +70,7 @@ static int write_all(tnl_visitor *v, const void *p, size_t n)
 static int write_head(tnl_visitor *v, const tnl_tunnel *t)
 {
     tnl_buf head;
-    tnl_buf_init(&head, REQUEST_HEAD_MAX);
+    tnl_buf_init(&head, TNL_REQUEST_HEAD_MAX);
     const tnl_server *s = v->server;
     const char *proto = v->tls ? "https" : s->config.has_public_url ? s->public_scheme : "http";
     tnl_http_request_options o = {.host = {t->host_header, strlen(t->host_header)},
@@ -108,12 +107,13 @@ static void answer_open_failure(tnl_visitor *v, int error)
 static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
 {
     tnl_up *u = fresh ? NULL : tnl_up_take(t);
-    if (!u) {
-        int rc = tnl_up_open(&u, t, v->peer.host, v->peer.port);
-        if (rc) {
-            answer_open_failure(v, rc);
-            return;
-        }
+    int rc = u ? 0 : tnl_up_open(&u, t, v->peer.host, v->peer.port);
+    /* Where the client takes no more streams an idle one may do: that the service closes it just now is unlikely. */
+    if (rc == TUNNEL_E_LIMIT && (u = tnl_up_take(t)))
+        rc = 0;
+    if (rc) {
+        answer_open_failure(v, rc);
+        return;
     }
     v->up = u;
     u->visitor = v;

@@ -99,12 +99,15 @@ int tnl_registry_add(tnl_tunnel *t)
 void tnl_tunnel_free(tnl_tunnel *t)
 {
     tnl_peer *p = t->peer;
-    for (tnl_list *n; (n = tnl_list_first(&t->idle));)
-        tnl_up_drop(TNL_CONTAINER(n, tnl_up, idle));
-    /* Exchanges under way finish without it. */
     for (tnl_list *n; (n = tnl_list_first(&t->ups));) {
-        TNL_CONTAINER(n, tnl_up, of_tunnel)->tunnel = NULL;
-        tnl_list_remove(n);
+        tnl_up *u = TNL_CONTAINER(n, tnl_up, of_tunnel);
+        if (u->visitor) {
+            /* Exchanges under way finish without it. */
+            u->tunnel = NULL;
+            tnl_list_remove(n);
+        } else {
+            tnl_up_drop(u);
+        }
     }
     if (!tnl_list_empty(&t->of_peer)) {
         tnl_list_remove(&t->of_peer);

@@ -203,8 +203,9 @@ tnl_up *tnl_up_take(tnl_tunnel *t)
         return NULL;
     /* The one used last: the others may age out. */
     tnl_up *u = TNL_CONTAINER(t->idle.prev, tnl_up, idle);
+    if (tnl_stream_room(u->stream) < TNL_REQUEST_HEAD_MAX)
+        return NULL; /* the client has not acknowledged the last request yet */
     leave_idle(u);
-    tnl_http_next(u->parser);
     u->got_bytes = false;
     u->ended = false;
     u->uses++;
@@ -229,10 +230,6 @@ int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port)
     size_t n = tnl_open_encode(map, sizeof(map), &open);
     if (rc == 0)
         rc = n ? tnl_mux_open(m, &u->stream, map, n, &stream_events, u) : TUNNEL_E_INVALID;
-    if (rc == TUNNEL_E_LIMIT && !tnl_list_empty(&t->idle)) {
-        /* Idle streams take up the client's limit: the longest idle one goes, for the next try. */
-        tnl_up_drop(TNL_CONTAINER(t->idle.next, tnl_up, idle));
-    }
     if (rc) {
         tnl_http_parser_free(u->parser);
         tnl_free(u);
@@ -252,6 +249,7 @@ void tnl_up_give_back(tnl_up *u, bool request_done)
     } else if (u->no_reuse || !u->keep_ms || t->idle_count >= TNL_POOL_MAX_IDLE) {
         leave(u);
     } else {
+        tnl_http_next(u->parser); /* it holds no memory then */
         u->idle_since = tnl_loop_now(t->peer->server->loop);
         tnl_list_add_tail(&t->idle, &u->idle);
         t->idle_count++;
