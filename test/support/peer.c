@@ -29,7 +29,7 @@ void test_loop_open(test_loop *l)
     assert_int_equal(tnl_loop_new(&l->loop, NULL), 0);
     assert_int_equal(tnl_timer_new(&l->tick, l->loop, on_tick, NULL), 0);
     tnl_loop_hold(l->loop);
-    l->deadline = seconds() + SECONDS;
+    l->deadline = seconds() + (double)SECONDS;
 }
 
 void test_loop_close(test_loop *l)
