@@ -23,7 +23,8 @@ enum {
     TNL_LEAVE_MS = 2000,           /* for the service to end its direction after we did */
     TNL_POOL_MAX_IDLE = 256,       /* kept upstream streams of a tunnel */
     TNL_MAX_TUNNELS = 64,          /* of one client */
-    TNL_MAX_VISITORS = 16000,      /* connections of visitors and clients */
+    TNL_MAX_VISITORS = 16000,      /* connections that are not links (yet) */
+    TNL_MAX_CLIENTS = 4096,        /* links */
     TNL_PROBE_MS = 2000,           /* for the holder of a name to show that it lives */
     TNL_REQUEST_HEAD_MAX = 64 * 1024, /* as the service gets it */
     TNL_PIPELINE_MAX = 16 * 1024,  /* bytes read ahead of the request being answered */
@@ -83,6 +84,7 @@ struct tnl_server {
     tnl_list visitors;
     size_t visitor_count;
     tnl_list peers;
+    size_t peer_count;
     uint64_t generation;
     tnl_timer *sweep;         /* retires upstream streams that have been idle for too long */
     tnl_task shutdown;

@@ -58,6 +58,7 @@ static void peer_free_if_over(tnl_peer *p)
         return;
     drop_tunnels(p);
     tnl_list_remove(&p->node);
+    s->peer_count--;
     tnl_free(p);
     tnl_server_maybe_closed(s);
 }
@@ -233,6 +234,13 @@ static int on_unpublish(tnl_peer *p, const uint8_t *bytes, size_t n)
             return 0;
         }
     }
+    for (tnl_list *node = p->probes.next; node != &p->probes; node = node->next) {
+        tnl_probe *probe = TNL_CONTAINER(node, tnl_probe, node);
+        if (probe->wanted->id == m.tunnel) {
+            probe_free(probe);
+            return 0;
+        }
+    }
     return 0;
 }
 
@@ -320,8 +328,11 @@ static int welcome(tnl_peer *p, const tnl_hello *hello)
         rc = tnl_random(w.secret, sizeof(w.secret));
     if (rc == 0)
         rc = tnl_session_new(&p->session, s->loop, &config, &session_events, p);
-    if (rc == 0)
+    if (rc == 0) {
         rc = tnl_link_bind(p->link, p->session);
+        if (rc)
+            tnl_session_close(p->session, rc, NULL);
+    }
     tnl_frame f = {.type = TNL_FRAME_WELCOME, .rest = bytes};
     f.rest_len = tnl_welcome_encode(bytes, sizeof(bytes), &w);
     if (rc == 0)
@@ -386,13 +397,13 @@ void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char
     snprintf(p->from, sizeof(p->from), "%s", from);
     if (tnl_link_new(&p->link, s->loop, &config, &link_events, p))
         goto fail;
-    tnl_list_add_tail(&s->peers, &p->node);
     if (tnl_ws_accept(&t, s->ws, c, head, n, tnl_link_transport_events(), p->link)) {
         tnl_link_discard(p->link);
-        tnl_list_remove(&p->node);
         tnl_free(p);
         return;
     }
+    tnl_list_add_tail(&s->peers, &p->node);
+    s->peer_count++;
     tnl_link_set_transport(p->link, t);
     return;
 fail:

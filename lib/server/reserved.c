@@ -84,6 +84,8 @@ static void answer_link(tnl_visitor *v)
         refuse_link(v, 400, TUNNEL_E_VERSION, "the sub-protocol tunnel.v1 must be offered", NULL, NULL);
     } else if (v->server->closing) {
         refuse_link(v, 503, TUNNEL_E_GONE, "the server is shutting down", "Retry-After", "2");
+    } else if (v->server->peer_count >= TNL_MAX_CLIENTS) {
+        refuse_link(v, 503, TUNNEL_E_LIMIT, "the server has as many clients as it takes", "Retry-After", "60");
     } else if (tnl_buf_addf(&v->out,
                             "GET " PREFIX "/link HTTP/1.1\r\nHost: tunnel\r\nUpgrade: websocket\r\n"
                             "Connection: Upgrade\r\nSec-WebSocket-Key: %.24s\r\nSec-WebSocket-Version: 13\r\n"

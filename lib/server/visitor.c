@@ -116,7 +116,7 @@ static void send_own(tnl_visitor *v, tnl_buf *out, int rc)
 static tnl_http_reply reply_of(tnl_visitor *v, int status)
 {
     /* A body that was not read to its end would be taken for the next request. */
-    if (!v->in_request || (v->request_framing != TNL_HTTP_NO_BODY && !v->request_done))
+    if (v->request_framing != TNL_HTTP_NO_BODY && !v->request_done)
         v->close_after = true;
     v->note.status = status;
     return (tnl_http_reply){.status = status, .minor = 1, .head_request = v->head_request, .close = v->close_after};
@@ -203,16 +203,28 @@ static int on_end(void *user)
 static const tnl_http_events parser_events = {
     .head = on_head, .body = on_body, .trailers = on_trailers, .end = on_end};
 
+/* Answers what is no request, or not all of one; the connection is of no use any more. */
+static void refuse(tnl_visitor *v, int status, const char *text)
+{
+    v->close_after = true;
+    if (!v->in_request) {
+        /* There is no head: of the request it was to be nothing is known, but it counts as one. */
+        v->note = (tnl_request_note){.method = "-", .host = "-", .path = "-", .started_us = tnl_now_us()};
+        v->in_request = true;
+        v->head_request = v->told = v->head_sent = false;
+        v->request_framing = TNL_HTTP_NO_BODY;
+    }
+    tnl_visitor_answer(v, status, text);
+}
+
 static void bad_request(tnl_visitor *v)
 {
     int status = tnl_http_error_status(v->parser);
     v->server->stats.bad_requests++;
-    v->close_after = true;
-    if (v->answered || v->closing) {
+    if (v->answered || v->closing)
         tnl_visitor_abort(v);
-        return;
-    }
-    tnl_visitor_answer(v, status ? status : 400, tnl_http_why(v->parser));
+    else
+        refuse(v, status ? status : 400, tnl_http_why(v->parser));
 }
 
 static bool upgraded(const tnl_visitor *v)
@@ -385,16 +397,16 @@ void tnl_visitor_watch(tnl_visitor *v)
 
 static void end_waiting(tnl_visitor *v)
 {
-    v->close_after = true;
+    /* An upload that does not get on may as well be the service's fault, which does not read. */
+    bool service = v->request_done || (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK);
     if (!v->in_request && tnl_http_idle(v->parser))
         tnl_visitor_finish(v);
-    else if (v->request_done || (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK))
-        /* An upload that does not get on may as well be the service's fault, which does not read. */
-        tnl_visitor_answer(v, 504,
-                           "The tunnel works, but the local service did not answer in time.\n"
-                           "See whether it hangs, or raise the server's answer timeout.");
+    else if (service)
+        refuse(v, 504,
+               "The tunnel works, but the local service did not answer in time.\n"
+               "See whether it hangs, or raise the server's answer timeout.");
     else
-        tnl_visitor_answer(v, 408, "The request was not complete in time."); /* RFC 9110 section 15.5.9 */
+        refuse(v, 408, "The request was not complete in time."); /* RFC 9110 section 15.5.9 */
 }
 
 static void on_timer(void *user)
@@ -417,7 +429,7 @@ static const tnl_conn_events conn_events = {
 static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
 {
     char from[sizeof(v->peer.host) + 8];
-    snprintf(from, sizeof(from), "%s:%u", v->peer.host, v->peer.port);
+    snprintf(from, sizeof(from), v->peer.ipv6 ? "[%s]:%u" : "%s:%u", v->peer.host, v->peer.port);
     tnl_conn_pause(v->conn);
     if (tnl_buf_add(&v->out, rest, n)) {
         tnl_visitor_abort(v);
