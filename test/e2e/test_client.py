@@ -336,6 +336,28 @@ def test_killed_client_leaves_503(start, app):
     assert server.status("/hello") == 200
 
 
+def test_client_that_hangs_is_gone_until_it_wakes(start, app):
+    """A stopped process keeps its connection: only its silence tells."""
+    server = start.server("--link-timeout", "1")
+    client = start.client(server, app)
+    assert server.status("/hello") == 200
+    client.proc.deliver(signal.SIGSTOP)
+    assert server.status("/hello") == 503
+    client.proc.deliver(signal.SIGCONT)
+    eventually(lambda: server.status("/hello") == 200, "it is back")
+    assert client.proc.alive()
+
+
+def test_server_that_hangs_is_noticed(start, app):
+    server = start.server()
+    client = start.client(server, app, "--link-timeout", "1")
+    server.proc.deliver(signal.SIGSTOP)
+    client.proc.wait_line(str(server.port), kind="err")  # says that it lost the server
+    server.proc.deliver(signal.SIGCONT)
+    eventually(lambda: server.status("/hello") == 200, "it is back")
+    assert client.proc.alive()
+
+
 def test_error_pages_help_the_developer(start):
     server = start.server()
     port = free_port()

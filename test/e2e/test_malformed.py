@@ -26,6 +26,8 @@ def _watched(session_start):
     listener = session_start.keep(Listener(serve))
     server = session_start.server()
     session_start.client(server, listener.port, "--quiet")
+    session_start.client(server, listener.port, "--quiet", "--host-header", "h" * 200,
+                         subdomain="rewritten")
     server.seen = seen
     return server
 
@@ -246,6 +248,19 @@ def test_reasonable_big_heads_pass(watched):
     before = len(watched.seen)
     assert watched.get("/", headers=headers).body == b"ok"
     assert watched.seen[before].get("cookie") == "c" * 8000
+
+
+@pytest.mark.parametrize("host", ["demo.localhost", "rewritten.localhost"])
+def test_heads_around_the_limit(watched, host):
+    """On both sides of every limit there is an answer: it passes, or it is 431."""
+    seen = set()
+    for size in [*range(1000, 70000, 3000), *range(8000, 8400, 40), *range(16200, 16500, 25),
+                 *range(32500, 32900, 40), *range(64800, 65700, 15)]:
+        with watched.dial() as conn:
+            fields = [(f"X-{n}", "v" * 4000) for n in range(size // 4009)]
+            conn.request("GET", "/", host, [*fields, ("X-Rest", "v" * (size % 4009))])
+            seen.add(conn.read_response().status)
+    assert seen == {200, 431}
 
 
 def test_endless_trailers_are_bounded(watched):

@@ -160,13 +160,15 @@ def test_posts_take_a_fresh_connection(edge, start, script):
 
 
 def test_extra_bytes_after_an_answer_reach_nobody(edge, start, script):
-    """An upstream that sends two answers for one request must not answer the next request."""
+    """An upstream that sends two answers for one request must not answer the next request: its
+    connection is not used again."""
+    reused = []
+
     def serve(conn):
         conn.read_request()
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
                   "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-        conn.read_request()
-        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        reused.append(conn.read_request().start)
     label = start.client(edge, script(serve), subdomain=None).label()
     other = start.client(edge, start.node(), subdomain=None).label()
     for _ in range(10):
@@ -175,6 +177,7 @@ def test_extra_bytes_after_an_answer_reach_nobody(edge, start, script):
             got = conn.fetch("GET", "/hello", edge.name(other))
             assert (got.status, got.body) == (200, b"hello\n")
             assert conn.fetch("GET", "/", edge.name(label)).body == b"ok"
+    assert reused == []
 
 
 def test_bytes_on_an_idle_upstream_connection_retire_it(edge, start, script):

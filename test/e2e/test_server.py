@@ -10,7 +10,7 @@ import pytest
 
 from harness import CLIENT_BIN, SERVER_BIN, eventually
 from harness.net import dial, free_port
-from harness.stack import curl
+from harness.stack import curl, values_of
 
 HEALTH = ["/__tunnel__/health/live", "/__tunnel__/health/ready"]
 
@@ -153,6 +153,10 @@ def test_behind_a_tls_terminating_proxy(start, app, authority):
     got = curl("--cacert", authority.cert, "--resolve", f"demo.tunnel.test:{port}:127.0.0.1",
                client.public() + "/bytes?n=300000")
     assert len(got.stdout) == 300000
+    got = curl("--cacert", authority.cert, "--resolve", f"demo.tunnel.test:{port}:127.0.0.1",
+               client.public() + "/echo")
+    # What visitors use is known from the public URL: the app makes its links with it.
+    assert values_of(json.loads(got.stdout)["headers"], "x-forwarded-proto") == ["https"]
 
 
 def test_settings_from_the_environment(start, app):

@@ -9,7 +9,7 @@ from harness import eventually
 @pytest.fixture(name="impatient", scope="session")
 def _impatient(session_start):
     """A server that waits a second for an answer, in front of the Node app."""
-    server = session_start.server("--answer-timeout", "1")
+    server = session_start.server(env={"TUNNEL_ANSWER_TIMEOUT": "1"})
     app = session_start.node()
     session_start.client(server, app, "--quiet")
     return server, app
