@@ -210,7 +210,7 @@ static void wrap_drained(void *user)
 static void wrap_closed(void *user, int error, const char *detail)
 {
     wrap *w = user;
-    if (w->base.events)
+    if (w->base.events && w->base.events->closed)
         w->base.events->closed(w->base.user, error, detail);
     free(w);
 }
