@@ -5,6 +5,7 @@
 #include "server/internal.h"
 #include "tunnel/error.h"
 #include "wire/message.h"
+#include "wire/text.h"
 
 /*
  * A stream to a tunnel's local service and the parser of what comes back. It is bound to a visitor for one exchange, and
@@ -179,9 +180,7 @@ static void stream_reset(void *user, uint32_t code, const char *text, size_t n)
 {
     tnl_up *u = user;
     char why[300];
-    size_t len = n < sizeof(why) - 1 ? n : sizeof(why) - 1;
-    memcpy(why, text, len);
-    why[len] = '\0';
+    size_t len = tnl_text_clean(why, sizeof(why), text, n);
     fail(u, status_of(u, code), len ? why : tunnel_strerror(code < 1000 ? -(int)code : 0));
 }
 
