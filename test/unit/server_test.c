@@ -537,9 +537,13 @@ static void a_dead_holder_loses_the_name(void **state)
     start_agent(&r.agents[2], (who){.instance = 'c', .token = "OTHER", .force = true}, "http://demo");
     UNTIL(&r.l, settled(&r.agents[2]));
     assert_int_equal(r.agents[2].error, TUNNEL_E_NAME_TAKEN);
+    /* What was heard in the very millisecond in which the probe begins counts as a sign of life. */
+    for (int i = 0; i < 5; i++)
+        test_turn(&r.l);
     start_agent(&r.agents[1], (who){.instance = 'b'}, "http://demo");
     UNTIL(&r.l, settled(&r.agents[1]));
-    assert_int_equal(r.agents[1].count[TUNNEL_EVENT_PUBLISHED], 1);
+    if (!r.agents[1].count[TUNNEL_EVENT_PUBLISHED])
+        fail_msg("%s", r.agents[1].text);
     assert_int_equal(get(&r, "demo.test"), 200);
     /* It wakes up and is told. */
     while (!a->count[TUNNEL_EVENT_FAILED]) {
