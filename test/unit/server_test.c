@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Server and clients in one process, through the public headers: names, takeover, requests, ends, want of memory. */
+/* Server and clients in one process, through the public headers: names, takeover, requests, ends,
+ * want of memory. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 #define ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 enum { CALLS = 8 };
 
-/* --- a local service that answers every request with "ok" --------------------------------------------------------- */
+/* --- a local service that answers every request with "ok" ------------------------------------- */
 
 typedef struct call {
     tnl_conn *c;
@@ -85,7 +86,7 @@ static void on_accept(void *user, tnl_conn *c)
     tnl_conn_close(c);
 }
 
-/* --- the rig ------------------------------------------------------------------------------------------------------ */
+/* --- the rig ---------------------------------------------------------------------------------- */
 
 enum { EVENTS = 32, CLIENTS = 3 };
 
@@ -192,7 +193,8 @@ static void rig_prepare(rig *r)
     for (int i = 0; i < CLIENTS; i++)
         r->agents[i].r = r;
     assert_int_equal(tunnel_loop_new(&r->loop, tnl_loop_uv(r->l.loop)), 0);
-    assert_int_equal(tnl_listener_new(&r->service.listener, r->l.loop, "127.0.0.1:0", on_accept, &r->service, NULL, 0),
+    assert_int_equal(tnl_listener_new(&r->service.listener, r->l.loop, "127.0.0.1:0", on_accept,
+                                      &r->service, NULL, 0),
                      0);
 }
 
@@ -279,7 +281,8 @@ static int make_agent(agent *a, who w, const char *what)
     if (rc == 0)
         rc = tunnel_client_config_set_silence(c, 60000);
     if (rc == 0)
-        rc = tunnel_client_new(&a->client, a->loop ? a->loop : a->r->loop, c, detail, sizeof(detail));
+        rc = tunnel_client_new(&a->client, a->loop ? a->loop : a->r->loop, c, detail,
+                               sizeof(detail));
     tunnel_client_config_free(c);
     if (rc) {
         a->client = NULL;
@@ -301,7 +304,7 @@ static bool settled(const agent *a)
     return a->count[TUNNEL_EVENT_PUBLISHED] || a->count[TUNNEL_EVENT_FAILED];
 }
 
-/* --- visitors ----------------------------------------------------------------------------------------------------- */
+/* --- visitors --------------------------------------------------------------------------------- */
 
 typedef struct guest {
     test_peer peer;
@@ -325,7 +328,9 @@ static void guest_open(guest *g, rig *r)
 {
     *g = (guest){.failed = false};
     test_peer_init(&g->peer);
-    assert_int_equal(tnl_connect_start(&g->connect, r->l.loop, "127.0.0.1", r->port, NULL, 5000, on_connected, g), 0);
+    assert_int_equal(tnl_connect_start(&g->connect, r->l.loop, "127.0.0.1", r->port, NULL, 5000,
+                                       on_connected, g),
+                     0);
     UNTIL(&r->l, g->peer.c || g->failed);
     assert_false(g->failed);
 }
@@ -340,7 +345,8 @@ static void guest_close(guest *g, rig *r)
 
 static bool heard(const guest *g, const char *what)
 {
-    return memmem(g->peer.bytes, g->peer.received < g->peer.keep ? g->peer.received : g->peer.keep, what, strlen(what));
+    return memmem(g->peer.bytes, g->peer.received < g->peer.keep ? g->peer.received : g->peer.keep,
+                  what, strlen(what));
 }
 
 /* One request on a connection of its own; the status. */
@@ -359,7 +365,7 @@ static int get(rig *r, const char *host)
     return status;
 }
 
-/* --- the usual ---------------------------------------------------------------------------------------------------- */
+/* --- the usual -------------------------------------------------------------------------------- */
 
 static void visitors_reach_the_service(void **state)
 {
@@ -382,7 +388,8 @@ static void visitors_reach_the_service(void **state)
     assert_string_equal(r.access_path, "/x");
     /* Hosts are compared without case, port and one trailing dot, and in no looser way. */
     assert_int_equal(get(&r, "DEMO.Test.:99"), 200);
-    static const char *const others[] = {"demo.test..", "xdemo.test", "demo.testx", "a.demo.test", "test", "demo", "[::1]"};
+    static const char *const others[] = {"demo.test..", "xdemo.test", "demo.testx", "a.demo.test",
+                                         "test",        "demo",       "[::1]"};
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
         int status = get(&r, others[i]);
         assert_true(status == 404 || status == 400);
@@ -441,7 +448,7 @@ static void a_wrong_token_is_final(void **state)
     rig_close(&r);
 }
 
-/* --- who gets the name -------------------------------------------------------------------------------------------- */
+/* --- who gets the name ------------------------------------------------------------------------ */
 
 static void the_same_instance_takes_over_at_once(void **state)
 {
@@ -471,7 +478,8 @@ static void an_instance_belongs_to_its_account(void **state)
     rig_open(&r);
     start_agent(&r.agents[0], (who){.instance = 'a'}, "http://demo");
     UNTIL(&r.l, settled(&r.agents[0]));
-    start_agent(&r.agents[1], (who){.instance = 'a', .token = "OTHER", .force = true}, "http://demo");
+    start_agent(&r.agents[1], (who){.instance = 'a', .token = "OTHER", .force = true},
+                "http://demo");
     UNTIL(&r.l, settled(&r.agents[1]));
     assert_int_equal(r.agents[1].error, TUNNEL_E_NAME_TAKEN);
     assert_true(r.agents[1].failed_tunnel == r.agents[1].tunnel);
@@ -534,7 +542,8 @@ static void a_dead_holder_loses_the_name(void **state)
         assert_true(test_turn(&r.l));
     }
     /* Of another account nobody gets it even now. */
-    start_agent(&r.agents[2], (who){.instance = 'c', .token = "OTHER", .force = true}, "http://demo");
+    start_agent(&r.agents[2], (who){.instance = 'c', .token = "OTHER", .force = true},
+                "http://demo");
     UNTIL(&r.l, settled(&r.agents[2]));
     assert_int_equal(r.agents[2].error, TUNNEL_E_NAME_TAKEN);
     /* What was heard in the very millisecond in which the probe begins counts as a sign of life. */
@@ -566,7 +575,7 @@ static void a_dead_holder_loses_the_name(void **state)
     rig_close(&r);
 }
 
-/* --- bad visitors ------------------------------------------------------------------------------------------------- */
+/* --- bad visitors ----------------------------------------------------------------------------- */
 
 static void malformed_visitors_harm_nobody(void **state)
 {
@@ -580,8 +589,10 @@ static void malformed_visitors_harm_nobody(void **state)
         {"SSH-2.0-OpenSSH\r\n", "400"},
         {"GET / HTTP/1.1\r\n\r\n", "400"},
         {"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"},
-        {"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400"},
-        {"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "400"},
+        {"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+         "400"},
+        {"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+         "400"},
         {"GET /__tunnel__/link HTTP/1.1\r\nHost: x\r\n\r\n", "401"},
         {"GET /__tunnel__/link HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer SECRET\r\n\r\n", "426"},
         {"GET /__tunnel__/nothing HTTP/1.1\r\nHost: x\r\n\r\n", "404"},
@@ -607,7 +618,7 @@ static void malformed_visitors_harm_nobody(void **state)
     rig_close(&r);
 }
 
-/* --- ends --------------------------------------------------------------------------------------------------------- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 enum { MADE, STARTED, WITH_VISITOR, WITH_CLIENT, IN_REQUEST, STATES };
 
@@ -667,12 +678,12 @@ static void each_can_close_in_any_state(void **state)
     }
 }
 
-/* --- want of memory ----------------------------------------------------------------------------------------------- */
+/* --- want of memory --------------------------------------------------------------------------- */
 
 static bool answered(const guest *g)
 {
-    return g->failed || !g->peer.c || g->peer.eofs || heard(g, "\r\n\r\nok") || heard(g, "HTTP/1.1 5") ||
-           heard(g, "HTTP/1.1 4");
+    return g->failed || !g->peer.c || g->peer.eofs || heard(g, "\r\n\r\nok") ||
+           heard(g, "HTTP/1.1 5") || heard(g, "HTTP/1.1 4");
 }
 
 static size_t live_once(size_t nth)
@@ -690,7 +701,8 @@ static size_t live_once(size_t nth)
         rc = make_agent(a, (who){.instance = 'a'}, "http://demo");
         if (rc == 0)
             UNTIL(&r.l, settled(a));
-        if (tnl_connect_start(&g.connect, r.l.loop, "127.0.0.1", r.port, NULL, 5000, on_connected, &g) == 0) {
+        if (tnl_connect_start(&g.connect, r.l.loop, "127.0.0.1", r.port, NULL, 5000, on_connected,
+                              &g) == 0) {
             g.failed = false;
             UNTIL(&r.l, g.peer.c || g.failed);
         }
