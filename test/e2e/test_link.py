@@ -282,10 +282,7 @@ def test_client_survives_a_hostile_server(start, app, script):
     shape = start.server()
     client = start.client(shape, app, link=f"ws://127.0.0.1:{liar.port}", wait=False)
     eventually(lambda: counter[0] >= 3 or not client.proc.alive(), "some tries")
-    assert not any("public:" in line for line in client.proc.out())
-    if not client.proc.alive():
-        assert client.proc.wait() == 1
-    assert client.proc.err()
+    client.gets_nowhere()
 
 
 # -- inside a session -----------------------------------------------------------------------------
@@ -344,8 +341,9 @@ HOSTILE = {
     "an unknown message that must be understood": wire.data(0, 0, b"\xfe\x00\x00\x01\x80"),
     "a message longer than allowed": wire.data(0, 0, b"\x81\xff\xff\xff" + b"x" * 1000),
     "a message that is no map": wire.data(0, 0, b"\x81\x00\x00\x01\x01"),
-    "a stream opened with the server's parity": wire.frame(wire.OPEN, 2, wire.pack({"tunnel": 1})),
-    "a stream far ahead of the others": wire.frame(wire.OPEN, 1 << 40 | 1, wire.pack({"tunnel": 1})),
+    "a stream with the server's parity": wire.frame(wire.OPEN, 2, wire.pack({"tunnel": 1})),
+    "a stream far ahead of the others": wire.frame(wire.OPEN, 1 << 40 | 1,
+                                                   wire.pack({"tunnel": 1})),
     "data for a stream that never was": wire.data(4, 0, b"x"),
     "welcome from a client": wire.frame(wire.WELCOME, 0, wire.pack({"version": 1})),
 }

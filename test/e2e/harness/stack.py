@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import signal
+import subprocess
 import urllib.request
 
 from . import CLIENT_BIN, HANG, SERVER_BIN, UPSTREAMS, eventually
@@ -75,6 +76,16 @@ class Client:
 
     def public(self, timeout=None):
         return self.proc.wait_line(r"^public: (\S+)$", kind="out", timeout=timeout)[1]
+
+    def gets_nowhere(self):
+        """For one that must not get through: it said why, and waits or ended with 1. The words."""
+        eventually(self.proc.err, "a word about the failure")
+        assert not any("public:" in line for line in self.proc.out())
+        try:
+            assert self.proc.popen.wait(0.5) == 1, self.proc.transcript()
+        except subprocess.TimeoutExpired:
+            self.proc.kill()
+        return self.proc.text("err")
 
     def label(self):
         return re.match(r"https?://([^.:/]+)", self.public())[1]
