@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The frame decoder. Input: one byte that says into what pieces the rest is cut, then what a peer sends. The frames must be
- * the same however they are cut, and encode to the bytes they came from.
+ * The frame decoder. Input: one byte that says into what pieces the rest is cut, then what a peer
+ * sends. The frames must be the same however they are cut, and encode to the bytes they came from.
  */
 #include "wire/frame.h"
 
@@ -53,7 +53,8 @@ static void follow(trace *t, const tnl_frame *f)
     must(t->left >= TNL_FRAME_HEADER);
     size_t whole = TNL_FRAME_HEADER + length_at(t->input);
     if (f->type == TNL_FRAME_DATA) {
-        must(tnl_frame_encode_data_head(out, sizeof(out), f->stream, f->offset, whole - HEAD) == HEAD);
+        must(tnl_frame_encode_data_head(out, sizeof(out), f->stream, f->offset, whole - HEAD) ==
+             HEAD);
         must(memcmp(out, t->input, HEAD) == 0 && f->rest == t->input + HEAD);
         must(f->rest_len == (whole < t->left ? whole : t->left) - HEAD);
         whole = HEAD + f->rest_len;

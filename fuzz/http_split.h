@@ -75,7 +75,7 @@ static inline void split_mix_fields(split_run *r, const tnl_http_field *f, size_
     }
 }
 
-/* --- a head written anew must be read the same --- */
+/* --- a head written anew must be read the same ------------------------------------------------ */
 
 typedef struct split_again {
     const tnl_http_head *head;
@@ -146,7 +146,7 @@ static inline void split_write_again(const split_run *r, const tnl_http_head *h)
     tnl_buf_free(&out);
 }
 
-/* --- the parser's events --- */
+/* --- the parser's events ---------------------------------------------------------------------- */
 
 static inline int split_head(void *user, const tnl_http_head *h)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The messages. Input: one byte that says which message, then a msgpack map. What is accepted encodes to a form that is not
- * longer, and that decodes to the same again.
+ * The messages. Input: one byte that says which message, then a msgpack map. What is accepted
+ * encodes to a form that is not longer, and that decodes to the same again.
  */
 #include "wire/message.h"
 
@@ -38,8 +38,7 @@ TNL_MESSAGE_MAP(TRY)
 
 static void (*const tries[])(const uint8_t *p, size_t n, uint8_t *out, uint8_t *again) = {
 #define ENTRY(name) try_##name,
-    TNL_MESSAGE_MAP(ENTRY)
-};
+    TNL_MESSAGE_MAP(ENTRY)};
 
 static void try_text(const uint8_t *p, size_t n)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A main for a fuzz target without a fuzzer: runs every file of the folders that are named, and the empty input. Fails
- * when there is nothing to run, so that a lost corpus is noticed.
+ * A main for a fuzz target without a fuzzer: runs every file of the folders that are named, and the
+ * empty input. Fails when there is nothing to run, so that a lost corpus is noticed.
  */
 #include <dirent.h>
 #include <errno.h>

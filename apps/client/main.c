@@ -7,8 +7,8 @@
 #include <tunnel/tunnel.h>
 
 #include "client/proxy.h"
-#include "common/process.h"
 #include "common/options.h"
+#include "common/process.h"
 
 typedef struct app {
     tunnel_client_config *config;
@@ -24,13 +24,13 @@ typedef struct app {
     bool has_proxy;
     bool quiet;
     bool verbose;
-    bool lost;      /* a retry was told, so that coming back is told too */
+    bool lost; /* a retry was told, so that coming back is told too */
     int exit_code;
-    char url[512];  /* the public URL printed last */
+    char url[512]; /* the public URL printed last */
     char line[700];
 } app;
 
-/* --- options ------------------------------------------------------------------------------------- */
+/* --- options ---------------------------------------------------------------------------------- */
 
 static const char *result(app *a, int rc)
 {
@@ -69,12 +69,13 @@ static const char *set_subdomain(void *user, const char *value)
     a->subdomain = value;
     if (strcmp(value, "@") == 0)
         return NULL;
-    if (n >= 1 && n <= 63 && strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-") == n && value[0] != '-' &&
-        value[n - 1] != '-')
+    if (n >= 1 && n <= 63 && strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-") == n &&
+        value[0] != '-' && value[n - 1] != '-')
         return NULL;
-    snprintf(a->line, sizeof(a->line),
-             "'%.80s' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-' (not first or last), or @ for the root domain",
-             value);
+    snprintf(
+        a->line, sizeof(a->line),
+        "'%.80s' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-' (not first or last), or @ for the root domain",
+        value);
     return a->line;
 }
 
@@ -155,18 +156,21 @@ static const option_row rows[] = {
      set_server},
     {"token", "SECRET", "TUNNEL_TOKEN", false, "The credential that the server knows.", set_token},
     {"subdomain", "NAME", "TUNNEL_SUBDOMAIN", false,
-     "The name to publish; @ is the root domain.\nDefault: one that the server makes up.", set_subdomain},
-    {"host-header", "VALUE", "TUNNEL_HOST_HEADER", false, "Send this Host to the service instead of the visitor's.",
-     set_host_header},
+     "The name to publish; @ is the root domain.\nDefault: one that the server makes up.",
+     set_subdomain},
+    {"host-header", "VALUE", "TUNNEL_HOST_HEADER", false,
+     "Send this Host to the service instead of the visitor's.", set_host_header},
     {"quiet", NULL, "TUNNEL_QUIET", false, "No line per request.", set_quiet},
-    {"ca", "FILE", "TUNNEL_CA", false, "Verify the server against this PEM file instead of the\nsystem's store.",
-     set_ca},
-    {"insecure", NULL, "TUNNEL_INSECURE", false, "Allow plain ws:// to hosts other than this one.", set_insecure},
+    {"ca", "FILE", "TUNNEL_CA", false,
+     "Verify the server against this PEM file instead of the\nsystem's store.", set_ca},
+    {"insecure", NULL, "TUNNEL_INSECURE", false, "Allow plain ws:// to hosts other than this one.",
+     set_insecure},
     {"proxy", "URL", "TUNNEL_PROXY", false,
      "Go out through this HTTP proxy:\nhttp://[USER:PASSWORD@]HOST[:PORT]; '' for none.\n"
      "Default: HTTPS_PROXY, unless NO_PROXY names the server.",
      set_proxy},
-    {"force", NULL, "TUNNEL_FORCE", false, "Take the name from a live client with the same token.", set_force},
+    {"force", NULL, "TUNNEL_FORCE", false, "Take the name from a live client with the same token.",
+     set_force},
     {"instance", "HEX", "TUNNEL_INSTANCE", false,
      "32 hex digits: a newer client with the same ones (and the\nsame token) takes over at once. Default: random.",
      set_instance},
@@ -190,7 +194,7 @@ static const char examples[] =
     "  tunnel-client http unix:/run/app.sock --server wss://tunnel.example.com --host-header app.local\n"
     "  TUNNEL_SERVER=ws://127.0.0.1:8080 TUNNEL_TOKEN=SECRET tunnel-client http 3000\n";
 
-/* --- events -------------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 static void on_closed(void *user)
 {
@@ -214,8 +218,8 @@ static void print_request(const tunnel_event *e)
     struct tm tm;
     localtime_r(&now, &tm);
     strftime(when, sizeof(when), "%H:%M:%S", &tm);
-    printf("%s %s %s %d %.1fms\n", when, tunnel_event_method(e), tunnel_event_path(e), tunnel_event_status(e),
-           (double)tunnel_event_duration_us(e) / 1000.0);
+    printf("%s %s %s %d %.1fms\n", when, tunnel_event_method(e), tunnel_event_path(e),
+           tunnel_event_status(e), (double)tunnel_event_duration_us(e) / 1000.0);
     fflush(stdout);
 }
 
@@ -223,7 +227,8 @@ static const char *advice(const app *a, int error)
 {
     switch (error) {
     case TUNNEL_E_AUTH_FAILED:
-        return a->has_token ? "; check --token (TUNNEL_TOKEN)" : "; give one with --token (TUNNEL_TOKEN)";
+        return a->has_token ? "; check --token (TUNNEL_TOKEN)"
+                            : "; give one with --token (TUNNEL_TOKEN)";
     case TUNNEL_E_NAME_TAKEN:
         return "; choose another --subdomain, or take it with --force from a client that has your token";
     case TUNNEL_E_REPLACED:
@@ -265,8 +270,9 @@ static void on_retrying(app *a, const tunnel_event *e)
     bool plain = strncmp(a->server, "ws:", 3) == 0 || strncmp(a->server, "http:", 5) == 0;
     bool hint = plain && !*a->url && tunnel_event_error(e) == TUNNEL_E_EOF;
     a->lost = true;
-    fprintf(stderr, "no tunnel through %s: %s%s (trying again in %.1f s)\n", a->server, tunnel_event_text(e),
-            hint ? "; should it be wss:// instead?" : "", (double)tunnel_event_delay_ms(e) / 1000.0);
+    fprintf(stderr, "no tunnel through %s: %s%s (trying again in %.1f s)\n", a->server,
+            tunnel_event_text(e), hint ? "; should it be wss:// instead?" : "",
+            (double)tunnel_event_delay_ms(e) / 1000.0);
 }
 
 static void on_event(void *user, const tunnel_event *e)
@@ -296,7 +302,8 @@ static void on_event(void *user, const tunnel_event *e)
         break;
     case TUNNEL_EVENT_DRAINING:
     case TUNNEL_EVENT_WARNING:
-        fprintf(stderr, "%s: %s\n", tunnel_event_name(tunnel_event_get_type(e)), tunnel_event_text(e));
+        fprintf(stderr, "%s: %s\n", tunnel_event_name(tunnel_event_get_type(e)),
+                tunnel_event_text(e));
         break;
     default:
         break;
@@ -309,13 +316,15 @@ static void on_stop(void *user, int signum)
     leave(user, 0);
 }
 
-/* --- start --------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static int prepare(app *a, const command_line *c)
 {
     char what[80], detail[600];
     if (c->argument_count == 0)
-        return fail_with(c, EXIT_USAGE, "what shall be published? Try: tunnel-client http 3000 --server URL (see --help)");
+        return fail_with(
+            c, EXIT_USAGE,
+            "what shall be published? Try: tunnel-client http 3000 --server URL (see --help)");
     if (strcmp(c->arguments[0], "http") != 0) {
         bool port = strspn(c->arguments[0], "0123456789") == strlen(c->arguments[0]);
         snprintf(a->line, sizeof(a->line),
@@ -325,9 +334,12 @@ static int prepare(app *a, const command_line *c)
         return fail_with(c, EXIT_USAGE, a->line);
     }
     if (c->argument_count == 1)
-        return fail_with(c, EXIT_USAGE, "'http' needs an address to forward to, e.g. tunnel-client http 3000 (see --help)");
+        return fail_with(
+            c, EXIT_USAGE,
+            "'http' needs an address to forward to, e.g. tunnel-client http 3000 (see --help)");
     if (c->argument_count > 2) {
-        snprintf(a->line, sizeof(a->line), "'http' takes one address to forward to: '%.60s' is one too many (see --help)",
+        snprintf(a->line, sizeof(a->line),
+                 "'http' takes one address to forward to: '%.60s' is one too many (see --help)",
                  c->arguments[2]);
         return fail_with(c, EXIT_USAGE, a->line);
     }
@@ -335,7 +347,8 @@ static int prepare(app *a, const command_line *c)
         return fail_with(c, EXIT_USAGE, "no server is set: give --server URL or TUNNEL_SERVER");
     const char *proxy = a->has_proxy ? NULL : proxy_from_environment(a->server);
     if (proxy && tunnel_client_config_set_proxy(a->config, proxy)) {
-        snprintf(a->line, sizeof(a->line), "HTTPS_PROXY: %s", tunnel_client_config_error(a->config));
+        snprintf(a->line, sizeof(a->line), "HTTPS_PROXY: %s",
+                 tunnel_client_config_error(a->config));
         return fail_with(c, EXIT_USAGE, a->line);
     }
     int rc = tunnel_client_new(&a->client, a->loop, a->config, detail, sizeof(detail));
@@ -347,11 +360,13 @@ static int prepare(app *a, const command_line *c)
     }
     tunnel_client_on_event(a->client, on_event, a);
     snprintf(what, sizeof(what), "http://%s", a->subdomain ? a->subdomain : "");
-    rc = tunnel_client_forward(a->client, what, c->arguments[1], a->options, NULL, detail, sizeof(detail));
+    rc = tunnel_client_forward(a->client, what, c->arguments[1], a->options, NULL, detail,
+                               sizeof(detail));
     if (rc == TUNNEL_E_INVALID || rc == TUNNEL_E_NAME_INVALID)
         return fail_with(c, EXIT_USAGE, detail);
     if (rc) {
-        snprintf(a->line, sizeof(a->line), "%s%s", a->has_upstream_ca ? "--upstream-ca: " : "", detail);
+        snprintf(a->line, sizeof(a->line), "%s%s", a->has_upstream_ca ? "--upstream-ca: " : "",
+                 detail);
         return fail_with(c, 1, a->line);
     }
     tunnel_loop_on_signal(a->loop, SIGTERM, on_stop, a);
@@ -372,7 +387,8 @@ int main(int argc, char **argv)
     a.command = &c;
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
-    if (tunnel_client_config_new(&a.config) || tunnel_options_new(&a.options) || tunnel_loop_new(&a.loop, NULL))
+    if (tunnel_client_config_new(&a.config) || tunnel_options_new(&a.options) ||
+        tunnel_loop_new(&a.loop, NULL))
         return fail_with(&c, 1, "out of memory");
     int rc = read_command_line(&c, argc, argv);
     if (rc < 0)

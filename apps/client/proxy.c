@@ -40,7 +40,8 @@ static bool matches(const char *host, const char *name, size_t n)
 
 static bool excluded(const char *host)
 {
-    if (strcasecmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0)
+    if (strcasecmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
+        strcmp(host, "::1") == 0)
         return true;
     const char *list = either("no_proxy", "NO_PROXY");
     while (list && *list) {

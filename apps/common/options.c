@@ -41,8 +41,9 @@ static void print_help_lines(const char *text, const char *variable)
 
 static void print_help(const command_line *c)
 {
-    printf("Usage: %s %s\n\nOptions, and in brackets the environment variable of each (options win):\n", c->program,
-           c->usage);
+    printf(
+        "Usage: %s %s\n\nOptions, and in brackets the environment variable of each (options win):\n",
+        c->program, c->usage);
     for (size_t i = 0; i < c->row_count; i++) {
         const option_row *r = &c->rows[i];
         int n = printf("  --%s%s%s%s", r->name, r->value ? " " : "", r->value ? r->value : "",
@@ -73,7 +74,8 @@ static int apply_variable(const command_line *c, const option_row *r)
     int rc = -1;
     if (!value || !*value)
         return -1;
-    if (!r->value && (strcmp(value, "0") == 0 || strcmp(value, "false") == 0 || strcmp(value, "no") == 0))
+    if (!r->value &&
+        (strcmp(value, "0") == 0 || strcmp(value, "false") == 0 || strcmp(value, "no") == 0))
         return -1;
     if (!r->repeatable)
         return apply(c, r, value, r->variable);
@@ -140,7 +142,8 @@ int read_command_line(command_line *c, int argc, char **argv)
     for (int i = 1; i < argc && rc < 0; i++) {
         if (!only_arguments && strcmp(argv[i], "--") == 0) {
             only_arguments = true;
-        } else if (!only_arguments && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
+        } else if (!only_arguments &&
+                   (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
             print_help(c);
             return 0;
         } else if (!only_arguments && strcmp(argv[i], "--version") == 0) {

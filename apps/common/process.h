@@ -3,13 +3,14 @@
 #define APPS_COMMON_PROCESS_H
 
 /*
- * Each connection takes a descriptor or two, and the usual limit of 1024 is meant for programs that call select(). Raises
- * it as far as the system allows and the libraries' tables stay small.
+ * Each connection takes a descriptor or two, and the usual limit of 1024 is meant for programs that
+ * call select(). Raises it as far as the system allows and the libraries' tables stay small.
  */
 void raise_descriptor_limit(void);
 
 /*
- * From here on SIGTERM, SIGINT and SIGHUP wait: the program is about to end by itself, with its own exit code.
+ * From here on SIGTERM, SIGINT and SIGHUP wait: the program is about to end by itself, with its own
+ * exit code.
  */
 void hold_signals(void);
 

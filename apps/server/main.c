@@ -7,8 +7,8 @@
 #include <time.h>
 #include <tunnel/tunnel.h>
 
-#include "common/process.h"
 #include "common/options.h"
+#include "common/process.h"
 
 enum { CERTS_MAX = 256 };
 
@@ -28,7 +28,7 @@ typedef struct app {
     char line[600];
 } app;
 
-/* --- options ------------------------------------------------------------------------------------- */
+/* --- options ---------------------------------------------------------------------------------- */
 
 static const char *result(app *a, int rc)
 {
@@ -130,7 +130,8 @@ static const char *set_verbose(void *user, const char *value)
 }
 
 static const option_row rows[] = {
-    {"listen", "ADDRESS:PORT", "TUNNEL_LISTEN", true, "Serve visitors (http) and clients (ws) here.", set_listen},
+    {"listen", "ADDRESS:PORT", "TUNNEL_LISTEN", true,
+     "Serve visitors (http) and clients (ws) here.", set_listen},
     {"tls-listen", "ADDRESS:PORT", "TUNNEL_TLS_LISTEN", true,
      "Serve visitors (https) and clients (wss) here.", set_tls_listen},
     {"tls-cert", "FILE", "TUNNEL_TLS_CERT", true,
@@ -140,16 +141,20 @@ static const option_row rows[] = {
     {"domain", "NAME", "TUNNEL_DOMAIN", false,
      "Tunnels become NAME.DOMAIN. Point *.DOMAIN at this host.\nDefault: localhost.", set_domain},
     {"token", "SECRET", "TUNNEL_TOKEN", true,
-     "What clients must present; each token is an account.\nDefault: one is made and printed.", set_token},
+     "What clients must present; each token is an account.\nDefault: one is made and printed.",
+     set_token},
     {"public-url", "URL", "TUNNEL_PUBLIC_URL", false,
-     "How visitors reach this server when a proxy stands in\nfront: https://tunnel.example.com", set_public_url},
-    {"access-log", "FILE", "TUNNEL_ACCESS_LOG", false, "Write a line per request; - is standard output.",
-     set_access_log},
+     "How visitors reach this server when a proxy stands in\nfront: https://tunnel.example.com",
+     set_public_url},
+    {"access-log", "FILE", "TUNNEL_ACCESS_LOG", false,
+     "Write a line per request; - is standard output.", set_access_log},
     {"answer-timeout", "SECONDS", "TUNNEL_ANSWER_TIMEOUT", false,
      "How long a service may take to answer. Default: 60.", set_answer_timeout},
     {"link-timeout", "SECONDS", "TUNNEL_LINK_TIMEOUT", false,
-     "How long a client may be silent before it counts as\ngone, 1 to 600. Default: 5.", set_link_timeout},
-    {"verbose", NULL, "TUNNEL_VERBOSE", false, "Tell on standard error who comes and goes.", set_verbose},
+     "How long a client may be silent before it counts as\ngone, 1 to 600. Default: 5.",
+     set_link_timeout},
+    {"verbose", NULL, "TUNNEL_VERBOSE", false, "Tell on standard error who comes and goes.",
+     set_verbose},
 };
 
 static const char usage[] =
@@ -165,7 +170,7 @@ static const char examples[] =
     "Then, where the service runs:\n"
     "  tunnel-client http 3000 --server ws://127.0.0.1:8080 --subdomain demo --token SECRET\n";
 
-/* --- events -------------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 static void print_access(app *a, const tunnel_event *e)
 {
@@ -174,10 +179,11 @@ static void print_access(app *a, const tunnel_event *e)
     struct tm tm;
     gmtime_r(&now, &tm);
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
-    fprintf(a->access_file, "%s %s %s \"%s %s\" %d %llu %llu %.1fms\n", when, tunnel_event_visitor(e),
-            tunnel_event_host(e), tunnel_event_method(e), tunnel_event_path(e), tunnel_event_status(e),
-            (unsigned long long)tunnel_event_bytes_in(e), (unsigned long long)tunnel_event_bytes_out(e),
-            (double)tunnel_event_duration_us(e) / 1000.0);
+    fprintf(
+        a->access_file, "%s %s %s \"%s %s\" %d %llu %llu %.1fms\n", when, tunnel_event_visitor(e),
+        tunnel_event_host(e), tunnel_event_method(e), tunnel_event_path(e), tunnel_event_status(e),
+        (unsigned long long)tunnel_event_bytes_in(e), (unsigned long long)tunnel_event_bytes_out(e),
+        (double)tunnel_event_duration_us(e) / 1000.0);
 }
 
 static void on_event(void *user, const tunnel_event *e)
@@ -197,20 +203,24 @@ static void on_event(void *user, const tunnel_event *e)
         break;
     case TUNNEL_EVENT_CLIENT_JOINED:
         if (a->verbose)
-            fprintf(stderr, "client %s joined from %s\n", tunnel_event_account(e), tunnel_event_text(e));
+            fprintf(stderr, "client %s joined from %s\n", tunnel_event_account(e),
+                    tunnel_event_text(e));
         break;
     case TUNNEL_EVENT_CLIENT_LEFT:
         if (a->verbose)
             fprintf(stderr, "client %s left: %s\n", tunnel_event_account(e),
-                    *tunnel_event_text(e) ? tunnel_event_text(e) : tunnel_strerror(tunnel_event_error(e)));
+                    *tunnel_event_text(e) ? tunnel_event_text(e)
+                                          : tunnel_strerror(tunnel_event_error(e)));
         break;
     case TUNNEL_EVENT_NAME_PUBLISHED:
         if (a->verbose)
-            fprintf(stderr, "client %s published %s\n", tunnel_event_account(e), tunnel_event_url(e));
+            fprintf(stderr, "client %s published %s\n", tunnel_event_account(e),
+                    tunnel_event_url(e));
         break;
     case TUNNEL_EVENT_NAME_GONE:
         if (a->verbose)
-            fprintf(stderr, "client %s: %s is gone\n", tunnel_event_account(e), tunnel_event_url(e));
+            fprintf(stderr, "client %s: %s is gone\n", tunnel_event_account(e),
+                    tunnel_event_url(e));
         break;
     default:
         break;
@@ -219,8 +229,9 @@ static void on_event(void *user, const tunnel_event *e)
 
 static void print_counters(const app *a)
 {
-    static const char *const names[] = {"connections",   "failed TLS handshakes", "requests", "bad requests",
-                                        "refused links", "broken links",          "sessions"};
+    static const char *const names[] = {"connections",  "failed TLS handshakes", "requests",
+                                        "bad requests", "refused links",         "broken links",
+                                        "sessions"};
     fprintf(stderr, "counted:");
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
         fprintf(stderr, "%s %llu %s", i ? "," : "",
@@ -256,25 +267,28 @@ static void on_hangup(void *user, int signum)
         fprintf(stderr, "tunnel-server: certificates read again\n");
 }
 
-/* --- start --------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static int prepare(app *a, const command_line *c)
 {
     char detail[600];
     if (c->argument_count) {
-        snprintf(a->line, sizeof(a->line), "'%.60s' is not expected here (see --help)", c->arguments[0]);
+        snprintf(a->line, sizeof(a->line), "'%.60s' is not expected here (see --help)",
+                 c->arguments[0]);
         return fail_with(c, EXIT_USAGE, a->line);
     }
     if (a->cert_count != a->key_count)
-        return fail_with(c, EXIT_USAGE, "--tls-cert and --tls-key come in pairs: give as many of one as of the other");
+        return fail_with(
+            c, EXIT_USAGE,
+            "--tls-cert and --tls-key come in pairs: give as many of one as of the other");
     for (size_t i = 0; i < a->cert_count; i++)
         if (tunnel_server_config_add_certificate(a->config, a->certs[i], a->keys[i]))
             return fail_with(c, EXIT_USAGE, tunnel_server_config_error(a->config));
     if (a->access_log) {
         a->access_file = strcmp(a->access_log, "-") == 0 ? stdout : fopen(a->access_log, "ae");
         if (!a->access_file) {
-            snprintf(a->line, sizeof(a->line), "cannot write the access log '%s': %s", a->access_log,
-                     strerror(errno));
+            snprintf(a->line, sizeof(a->line), "cannot write the access log '%s': %s",
+                     a->access_log, strerror(errno));
             return fail_with(c, 1, a->line);
         }
         setvbuf(a->access_file, NULL, _IOLBF, 0);

@@ -9,8 +9,8 @@ extern "C" {
 #endif
 
 /*
- * Error codes. Every function that can fail returns 0 (or a non-negative value) on success and one of these negative
- * codes otherwise. The class of a code says what the caller can do about it:
+ * Error codes. Every function that can fail returns 0 (or a non-negative value) on success and one
+ * of these negative codes otherwise. The class of a code says what the caller can do about it:
  *   RETRY   the same call may succeed later; the library itself retries where it can
  *   CONFIG  something the caller gave must change first
  *   FINAL   give up: trying again cannot help
@@ -69,8 +69,8 @@ TUNNEL_EXPORT const char *tunnel_strerror(int code);
 TUNNEL_EXPORT const char *tunnel_error_name(int code);
 
 /*
- * Whether trying again cannot help without the caller changing something (classes CONFIG and FINAL).
- * Returns 1 or 0. Any thread.
+ * Whether trying again cannot help without the caller changing something (classes CONFIG and
+ * FINAL). Returns 1 or 0. Any thread.
  */
 TUNNEL_EXPORT int tunnel_error_is_final(int code);
 

@@ -10,8 +10,9 @@ extern "C" {
 #endif
 
 /*
- * What clients and servers tell. An event is valid during the callback that brings it; its strings too. Accessors give
- * 0 or "" where a member means nothing for the type. Which members each type has is said in its line.
+ * What clients and servers tell. An event is valid during the callback that brings it; its strings
+ * too. Accessors give 0 or "" where a member means nothing for the type. Which members each type
+ * has is said in its line.
  */
 typedef struct tunnel_event tunnel_event;
 
@@ -20,19 +21,22 @@ typedef enum tunnel_event_type {
     TUNNEL_EVENT_CONNECTING = 1, /* text: the server's address */
     TUNNEL_EVENT_CONNECTED = 2,  /* a session is up; text: the server's address */
     TUNNEL_EVENT_RETRYING = 3,   /* error, text: why; delay_ms: how long until the next attempt */
-    TUNNEL_EVENT_PUBLISHED = 4,  /* tunnel, url: visitors can come now (again after each reconnect) */
-    TUNNEL_EVENT_FAILED = 5,     /* error, text: final; tunnel: the one that failed, 0: the client as a whole */
-    TUNNEL_EVENT_REQUEST = 6,    /* tunnel, method, path, status, duration_us, bytes_in, bytes_out, visitor */
-    TUNNEL_EVENT_DRAINING = 7,   /* the server is about to go; text */
-    TUNNEL_EVENT_WARNING = 8,    /* error, text: something went wrong and is being dealt with */
+    TUNNEL_EVENT_PUBLISHED =
+        4, /* tunnel, url: visitors can come now (again after each reconnect) */
+    TUNNEL_EVENT_FAILED =
+        5, /* error, text: final; tunnel: the one that failed, 0: the client as a whole */
+    TUNNEL_EVENT_REQUEST =
+        6, /* tunnel, method, path, status, duration_us, bytes_in, bytes_out, visitor */
+    TUNNEL_EVENT_DRAINING = 7, /* the server is about to go; text */
+    TUNNEL_EVENT_WARNING = 8,  /* error, text: something went wrong and is being dealt with */
     /* server */
     TUNNEL_EVENT_LISTENING = 20,      /* url: a listener is ready */
     TUNNEL_EVENT_CLIENT_JOINED = 21,  /* account, text: its address */
     TUNNEL_EVENT_CLIENT_LEFT = 22,    /* account, error, text: why */
     TUNNEL_EVENT_NAME_PUBLISHED = 23, /* account, url */
     TUNNEL_EVENT_NAME_GONE = 24,      /* account, url */
-    TUNNEL_EVENT_ACCESS = 25,         /* method, host, path, status, duration_us, bytes_in, bytes_out, visitor: one for each
-                                         request, also refused ones */
+    TUNNEL_EVENT_ACCESS = 25, /* method, host, path, status, duration_us, bytes_in, bytes_out,
+                                 visitor: one for each request, also refused ones */
 } tunnel_event_type;
 
 /* All accessors: only inside the callback, on its thread. They never fail. */
@@ -42,14 +46,18 @@ TUNNEL_EXPORT int tunnel_event_error(const tunnel_event *e); /* a TUNNEL_E_ code
 TUNNEL_EXPORT const char *tunnel_event_text(const tunnel_event *e);
 TUNNEL_EXPORT const char *tunnel_event_url(const tunnel_event *e);
 TUNNEL_EXPORT const char *tunnel_event_account(const tunnel_event *e);
-TUNNEL_EXPORT const char *tunnel_event_method(const tunnel_event *e);  /* escaped for printing, as all of these are */
+TUNNEL_EXPORT const char *
+tunnel_event_method(const tunnel_event *e); /* escaped for printing, as all of these are */
 TUNNEL_EXPORT const char *tunnel_event_host(const tunnel_event *e);
 TUNNEL_EXPORT const char *tunnel_event_path(const tunnel_event *e);
 TUNNEL_EXPORT const char *tunnel_event_visitor(const tunnel_event *e); /* the visitor's address */
-TUNNEL_EXPORT int tunnel_event_status(const tunnel_event *e);          /* HTTP status; 0: left before an answer */
+TUNNEL_EXPORT int
+tunnel_event_status(const tunnel_event *e); /* HTTP status; 0: left before an answer */
 TUNNEL_EXPORT uint64_t tunnel_event_duration_us(const tunnel_event *e);
-TUNNEL_EXPORT uint64_t tunnel_event_bytes_in(const tunnel_event *e);   /* body bytes from the visitor */
-TUNNEL_EXPORT uint64_t tunnel_event_bytes_out(const tunnel_event *e);  /* body bytes to the visitor */
+TUNNEL_EXPORT uint64_t
+tunnel_event_bytes_in(const tunnel_event *e); /* body bytes from the visitor */
+TUNNEL_EXPORT uint64_t
+tunnel_event_bytes_out(const tunnel_event *e); /* body bytes to the visitor */
 TUNNEL_EXPORT uint64_t tunnel_event_delay_ms(const tunnel_event *e);
 
 /* "connecting", "published", ... for logs. Static string, never NULL. Any thread. */

@@ -12,12 +12,12 @@
 extern "C" {
 #endif
 
-/* --- configuration --------------------------------------------------------------------------------------------------- */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 /*
- * What a server needs to know. Setters copy what they are given and return 0, TUNNEL_E_NOMEM, TUNNEL_E_LIMIT (too many of
- * a kind), or TUNNEL_E_INVALID with tunnel_server_config_error() saying in one line what is wrong and how to mend it. One
- * thread at a time.
+ * What a server needs to know. Setters copy what they are given and return 0, TUNNEL_E_NOMEM,
+ * TUNNEL_E_LIMIT (too many of a kind), or TUNNEL_E_INVALID with tunnel_server_config_error() saying
+ * in one line what is wrong and how to mend it. One thread at a time.
  */
 typedef struct tunnel_server_config tunnel_server_config;
 
@@ -27,73 +27,91 @@ TUNNEL_EXPORT void tunnel_server_config_free(tunnel_server_config *config);
 /* The line about the last setter that failed, or "". Valid until the next setter. */
 TUNNEL_EXPORT const char *tunnel_server_config_error(const tunnel_server_config *config);
 
-/* Adds a plain (HTTP, ws) or a TLS (HTTPS, wss) listener: "127.0.0.1:8080", "[::1]:8080"; port 0: any. At most 32. */
-TUNNEL_EXPORT int tunnel_server_config_add_listen(tunnel_server_config *config, const char *address);
-TUNNEL_EXPORT int tunnel_server_config_add_tls_listen(tunnel_server_config *config, const char *address);
-/* Adds a certificate chain and its key, PEM files, chosen by SNI; the first is the default. At most 256. */
-TUNNEL_EXPORT int tunnel_server_config_add_certificate(tunnel_server_config *config, const char *cert_file,
-                                                       const char *key_file);
+/* Adds a plain (HTTP, ws) or a TLS (HTTPS, wss) listener: "127.0.0.1:8080", "[::1]:8080"; port 0:
+ * any. At most 32. */
+TUNNEL_EXPORT int tunnel_server_config_add_listen(tunnel_server_config *config,
+                                                  const char *address);
+TUNNEL_EXPORT int tunnel_server_config_add_tls_listen(tunnel_server_config *config,
+                                                      const char *address);
+/* Adds a certificate chain and its key, PEM files, chosen by SNI; the first is the default. At most
+ * 256. */
+TUNNEL_EXPORT int tunnel_server_config_add_certificate(tunnel_server_config *config,
+                                                       const char *cert_file, const char *key_file);
 /* Required: the domain under which names are given out ("tunnel.example.com", "localhost"). */
 TUNNEL_EXPORT int tunnel_server_config_set_domain(tunnel_server_config *config, const char *domain);
-/* Adds a token that clients may present: printable ASCII without spaces, 1 to 4096 bytes. At most 1024. */
+/* Adds a token that clients may present: printable ASCII without spaces, 1 to 4096 bytes. At most
+ * 1024. */
 TUNNEL_EXPORT int tunnel_server_config_add_token(tunnel_server_config *config, const char *token);
-/* How visitors reach the server when a proxy stands in front: "https://tunnel.example.com[:port]"; names go before its
- * host. Default: the first TLS listener, else the first listener, with the domain for its host. */
-TUNNEL_EXPORT int tunnel_server_config_set_public_url(tunnel_server_config *config, const char *url);
-/* How long nothing may be heard from a client before its link counts as dead, in ms, 1000 to 600000. Default 5000. */
+/* How visitors reach the server when a proxy stands in front: "https://tunnel.example.com[:port]";
+ * names go before its host. Default: the first TLS listener, else the first listener, with the
+ * domain for its host. */
+TUNNEL_EXPORT int tunnel_server_config_set_public_url(tunnel_server_config *config,
+                                                      const char *url);
+/* How long nothing may be heard from a client before its link counts as dead, in ms, 1000 to
+ * 600000. Default 5000. */
 TUNNEL_EXPORT int tunnel_server_config_set_silence(tunnel_server_config *config, uint32_t ms);
-/* How long an upstream may take for the head of its answer, in ms, 100 to 86400000. Default 60000. */
-TUNNEL_EXPORT int tunnel_server_config_set_answer_timeout(tunnel_server_config *config, uint32_t ms);
+/* How long an upstream may take for the head of its answer, in ms, 100 to 86400000. Default 60000.
+ */
+TUNNEL_EXPORT int tunnel_server_config_set_answer_timeout(tunnel_server_config *config,
+                                                          uint32_t ms);
 /* 1: ACCESS events are made. Default 0. */
 TUNNEL_EXPORT int tunnel_server_config_set_access_events(tunnel_server_config *config, int on);
 
 /* Makes a random token, 32 characters and a NUL. 0 or TUNNEL_E_IO. Any thread. */
 TUNNEL_EXPORT int tunnel_make_token(char out[33]);
 
-/* --- server ---------------------------------------------------------------------------------------------------------- */
+/* --- server ----------------------------------------------------------------------------------- */
 
 typedef struct tunnel_server tunnel_server;
 
 /*
- * Makes a server on a loop; it listens from tunnel_server_start() on. The configuration is copied. Returns 0,
- * TUNNEL_E_NOMEM, or TUNNEL_E_INVALID (no listener, no domain, no token, a TLS listener without a certificate), NOT_FOUND,
- * ACCESS, CERTIFICATE with a line in detail (may be NULL) that says what and how to mend it.
+ * Makes a server on a loop; it listens from tunnel_server_start() on. The configuration is copied.
+ * Returns 0, TUNNEL_E_NOMEM, or TUNNEL_E_INVALID (no listener, no domain, no token, a TLS listener
+ * without a certificate), NOT_FOUND, ACCESS, CERTIFICATE with a line in detail (may be NULL) that
+ * says what and how to mend it.
  */
-TUNNEL_EXPORT int tunnel_server_new(tunnel_server **out, tunnel_loop *loop, const tunnel_server_config *config,
-                                    char *detail, size_t detail_size);
+TUNNEL_EXPORT int tunnel_server_new(tunnel_server **out, tunnel_loop *loop,
+                                    const tunnel_server_config *config, char *detail,
+                                    size_t detail_size);
 
-/* Every event of the server goes to this callback (NULL: none). It may call any function of the server. */
-TUNNEL_EXPORT void tunnel_server_on_event(tunnel_server *server, void (*event)(void *user, const tunnel_event *event),
+/* Every event of the server goes to this callback (NULL: none). It may call any function of the
+ * server. */
+TUNNEL_EXPORT void tunnel_server_on_event(tunnel_server *server,
+                                          void (*event)(void *user, const tunnel_event *event),
                                           void *user);
 
-/* Binds all listeners; LISTENING events come from inside the call. 0, or TUNNEL_E_ADDR_IN_USE, ACCESS, INVALID, IO, NOMEM
- * with a line in detail (may be NULL); then nothing listens and the server should be closed. */
+/* Binds all listeners; LISTENING events come from inside the call. 0, or TUNNEL_E_ADDR_IN_USE,
+ * ACCESS, INVALID, IO, NOMEM with a line in detail (may be NULL); then nothing listens and the
+ * server should be closed. */
 TUNNEL_EXPORT int tunnel_server_start(tunnel_server *server, char *detail, size_t detail_size);
 
-/* Reads the certificate files again. On any error the old ones stay: NOT_FOUND, ACCESS, CERTIFICATE with a line in
- * detail. Connections that exist go on with theirs. */
-TUNNEL_EXPORT int tunnel_server_reload_certificates(tunnel_server *server, char *detail, size_t detail_size);
+/* Reads the certificate files again. On any error the old ones stay: NOT_FOUND, ACCESS, CERTIFICATE
+ * with a line in detail. Connections that exist go on with theirs. */
+TUNNEL_EXPORT int tunnel_server_reload_certificates(tunnel_server *server, char *detail,
+                                                    size_t detail_size);
 
 /*
- * What the server has counted since it was made; numbers only grow. Peers that misbehave show here: each is refused or
- * cut off by itself.
+ * What the server has counted since it was made; numbers only grow. Peers that misbehave show here:
+ * each is refused or cut off by itself.
  */
 typedef enum tunnel_counter {
     TUNNEL_COUNTER_VISITORS = 0,       /* connections accepted, of visitors and clients */
     TUNNEL_COUNTER_BAD_HANDSHAKES = 1, /* TLS handshakes that failed */
     TUNNEL_COUNTER_REQUESTS = 2,       /* request heads that were well-formed */
     TUNNEL_COUNTER_BAD_REQUESTS = 3,   /* requests refused as malformed, ambiguous or too large */
-    TUNNEL_COUNTER_REFUSED_LINKS = 4,  /* clients refused before they had a link: no valid token, no proper upgrade */
-    TUNNEL_COUNTER_BROKEN_LINKS = 5,   /* links and sessions ended for a violation of the protocol */
-    TUNNEL_COUNTER_SESSIONS = 6,       /* sessions opened by clients */
+    TUNNEL_COUNTER_REFUSED_LINKS =
+        4, /* clients refused before they had a link: no valid token, no proper upgrade */
+    TUNNEL_COUNTER_BROKEN_LINKS = 5, /* links and sessions ended for a violation of the protocol */
+    TUNNEL_COUNTER_SESSIONS = 6,     /* sessions opened by clients */
 } tunnel_counter;
 
 /* One counter; 0 for a number that is none. On the loop's thread. */
 TUNNEL_EXPORT uint64_t tunnel_server_counter(const tunnel_server *server, tunnel_counter which);
 
-/* Ends everything and frees the server: `closed` comes exactly once, later, on the loop; the pointer is invalid then.
- * NULL server is fine (no callback). A second call is a no-op. */
-TUNNEL_EXPORT void tunnel_server_close(tunnel_server *server, void (*closed)(void *user), void *user);
+/* Ends everything and frees the server: `closed` comes exactly once, later, on the loop; the
+ * pointer is invalid then. NULL server is fine (no callback). A second call is a no-op. */
+TUNNEL_EXPORT void tunnel_server_close(tunnel_server *server, void (*closed)(void *user),
+                                       void *user);
 
 #ifdef __cplusplus
 }

@@ -12,7 +12,7 @@
 
 enum { LINE = 512 };
 
-/* --- configuration ----------------------------------------------------------------------------------------------- */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 struct tunnel_client_config {
     tnl_client_config c;
@@ -62,11 +62,13 @@ int tunnel_client_config_set_server(tunnel_client_config *config, const char *ur
     bool tls = known && (strcmp(u.scheme, "wss") == 0 || strcmp(u.scheme, "https") == 0);
     bool plain = known && (strcmp(u.scheme, "ws") == 0 || strcmp(u.scheme, "http") == 0);
     if (strchr(url, '@'))
-        return invalid(config->line, "%s",
-                       "the server's address must not hold a user or password: give the credential with --token");
+        return invalid(
+            config->line, "%s",
+            "the server's address must not hold a user or password: give the credential with --token");
     if ((!tls && !plain) || (u.path[0] && strcmp(u.path, "/") != 0))
-        return invalid(config->line, "'%.100s' is not a server's address: give wss://HOST[:PORT] or ws://HOST[:PORT]",
-                       url);
+        return invalid(
+            config->line,
+            "'%.100s' is not a server's address: give wss://HOST[:PORT] or ws://HOST[:PORT]", url);
     snprintf(u.scheme, sizeof(u.scheme), "%s", tls ? "wss" : "ws");
     if (u.port == 0)
         u.port = tls ? 443 : 80;
@@ -83,7 +85,8 @@ int tunnel_client_config_set_token(tunnel_client_config *config, const char *tok
     for (size_t i = 0; ok && i < n; i++)
         ok = token[i] > ' ' && token[i] <= '~';
     if (!ok)
-        return invalid(config->line, "%s", "the token must be 1 to 4096 printable characters without spaces");
+        return invalid(config->line, "%s",
+                       "the token must be 1 to 4096 printable characters without spaces");
     memcpy(config->c.token, token, n + 1);
     return 0;
 }
@@ -110,8 +113,10 @@ int tunnel_client_config_set_proxy(tunnel_client_config *config, const char *url
     config->c.has_proxy = false;
     if (!url[0])
         return 0;
-    if (tnl_url_parse(&u, url) || strcmp(u.scheme, "http") != 0 || (u.path[0] && strcmp(u.path, "/") != 0))
-        return invalid(config->line, "'%.100s' is not a proxy's address: give http://[USER:PASSWORD@]HOST[:PORT]",
+    if (tnl_url_parse(&u, url) || strcmp(u.scheme, "http") != 0 ||
+        (u.path[0] && strcmp(u.path, "/") != 0))
+        return invalid(config->line,
+                       "'%.100s' is not a proxy's address: give http://[USER:PASSWORD@]HOST[:PORT]",
                        strchr(url, '@') ? "(with a password)" : url);
     if (u.port == 0)
         u.port = 80;
@@ -141,12 +146,13 @@ int tunnel_client_config_set_silence(tunnel_client_config *config, uint32_t ms)
 {
     config->line[0] = '\0';
     if (ms < 1000 || ms > 600000)
-        return invalid(config->line, "%s", "the silence after which a link is dead must be 1000 to 600000 ms");
+        return invalid(config->line, "%s",
+                       "the silence after which a link is dead must be 1000 to 600000 ms");
     config->c.silence_ms = ms;
     return 0;
 }
 
-/* --- options of a tunnel ----------------------------------------------------------------------------------------- */
+/* --- options of a tunnel ---------------------------------------------------------------------- */
 
 struct tunnel_options {
     char host_header[256];
@@ -178,8 +184,9 @@ int tunnel_options_set_host_header(tunnel_options *options, const char *value)
     bool fits = strlen(value) < sizeof(options->host_header);
     snprintf(url, sizeof(url), "http://%s", fits ? value : "");
     if (!fits || strchr(value, '@') || tnl_url_parse(&u, url) || u.path[0])
-        return invalid(options->line, "'%.100s' is not a Host header: give a name or address, with :PORT if need be",
-                       value);
+        return invalid(
+            options->line,
+            "'%.100s' is not a Host header: give a name or address, with :PORT if need be", value);
     snprintf(options->host_header, sizeof(options->host_header), "%s", value);
     return 0;
 }
@@ -193,7 +200,7 @@ int tunnel_options_set_upstream_ca_file(tunnel_options *options, const char *pat
     return 0;
 }
 
-/* --- client ------------------------------------------------------------------------------------------------------ */
+/* --- client ----------------------------------------------------------------------------------- */
 
 /* The handle is the client itself; the type is opaque to the outside. */
 static tnl_client *inner(tunnel_client *client)
@@ -201,8 +208,8 @@ static tnl_client *inner(tunnel_client *client)
     return (tnl_client *)(void *)client;
 }
 
-int tunnel_client_new(tunnel_client **out, tunnel_loop *loop, const tunnel_client_config *config, char *detail,
-                      size_t detail_size)
+int tunnel_client_new(tunnel_client **out, tunnel_loop *loop, const tunnel_client_config *config,
+                      char *detail, size_t detail_size)
 {
     char ignored[LINE];
     tnl_client *client = NULL;
@@ -214,14 +221,16 @@ int tunnel_client_new(tunnel_client **out, tunnel_loop *loop, const tunnel_clien
     }
     detail[0] = '\0';
     if (!config->has_server) {
-        snprintf(detail, detail_size, "no server is set: give its address, e.g. wss://tunnel.example.com");
+        snprintf(detail, detail_size,
+                 "no server is set: give its address, e.g. wss://tunnel.example.com");
         return TUNNEL_E_INVALID;
     }
     if (strcmp(config->c.server.scheme, "ws") == 0 && !config->insecure &&
         !tnl_host_is_loopback(config->c.server.host)) {
-        snprintf(detail, detail_size,
-                 "ws://%.200s would send the token and all traffic unencrypted: use wss://, or allow it with --insecure",
-                 config->c.server.host);
+        snprintf(
+            detail, detail_size,
+            "ws://%.200s would send the token and all traffic unencrypted: use wss://, or allow it with --insecure",
+            config->c.server.host);
         return TUNNEL_E_INVALID;
     }
     c = tnl_malloc(sizeof(*c));
@@ -239,7 +248,8 @@ int tunnel_client_new(tunnel_client **out, tunnel_loop *loop, const tunnel_clien
     return rc;
 }
 
-void tunnel_client_on_event(tunnel_client *client, void (*event)(void *user, const tunnel_event *event), void *user)
+void tunnel_client_on_event(tunnel_client *client,
+                            void (*event)(void *user, const tunnel_event *event), void *user)
 {
     tnl_client_on_event(inner(client), event, user);
 }
@@ -253,17 +263,19 @@ static int name_of(char name[64], const char *what, char *detail, size_t size)
     }
     const char *label = what + 7;
     if (strcmp(label, "@") != 0 && label[0] && !tnl_is_label(label)) {
-        snprintf(detail, size,
-                 "'%.100s' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-' (not first or last), or '@' for the root",
-                 label);
+        snprintf(
+            detail, size,
+            "'%.100s' is not a DNS label: use 1 to 63 of a-z, 0-9 and '-' (not first or last), or '@' for the root",
+            label);
         return TUNNEL_E_NAME_INVALID;
     }
     snprintf(name, 64, "%s", label);
     return 0;
 }
 
-int tunnel_client_forward(tunnel_client *client, const char *what, const char *upstream, const tunnel_options *options,
-                          uint64_t *tunnel, char *detail, size_t detail_size)
+int tunnel_client_forward(tunnel_client *client, const char *what, const char *upstream,
+                          const tunnel_options *options, uint64_t *tunnel, char *detail,
+                          size_t detail_size)
 {
     char ignored[LINE];
     char name[64];

@@ -55,7 +55,8 @@ static void on_signal(void *user, int signum)
     s->caught(s->user, signum);
 }
 
-int tunnel_loop_on_signal(tunnel_loop *loop, int signum, void (*caught)(void *user, int signum), void *user)
+int tunnel_loop_on_signal(tunnel_loop *loop, int signum, void (*caught)(void *user, int signum),
+                          void *user)
 {
     if (signum <= 0 || signum >= NSIG || signum == SIGKILL || signum == SIGSTOP)
         return TUNNEL_E_INVALID;

@@ -12,7 +12,7 @@
 
 enum { LINE = 512 };
 
-/* --- configuration ----------------------------------------------------------------------------------------------- */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 typedef struct token {
     tnl_list node;
@@ -84,8 +84,10 @@ static int add_listen(tunnel_server_config *config, const char *address, bool tl
     tnl_server_listen *l = &config->c.listen[config->c.listen_count];
     bool unix_path = strncmp(address, "unix:/", 6) == 0;
     if (strlen(address) >= sizeof(l->address) || (!unix_path && !is_listen_address(address))) {
-        snprintf(config->line, LINE,
-                 "'%.100s' is not an address to listen on: give ADDRESS:PORT, e.g. 127.0.0.1:8080 or [::]:443", address);
+        snprintf(
+            config->line, LINE,
+            "'%.100s' is not an address to listen on: give ADDRESS:PORT, e.g. 127.0.0.1:8080 or [::]:443",
+            address);
         return TUNNEL_E_INVALID;
     }
     snprintf(l->address, sizeof(l->address), "%s", address);
@@ -104,7 +106,8 @@ int tunnel_server_config_add_tls_listen(tunnel_server_config *config, const char
     return add_listen(config, address, true);
 }
 
-int tunnel_server_config_add_certificate(tunnel_server_config *config, const char *cert_file, const char *key_file)
+int tunnel_server_config_add_certificate(tunnel_server_config *config, const char *cert_file,
+                                         const char *key_file)
 {
     config->line[0] = '\0';
     if (config->c.cert_count == TNL_SERVER_MAX_CERTS) {
@@ -139,7 +142,8 @@ int tunnel_server_config_set_domain(tunnel_server_config *config, const char *do
     for (size_t i = 0; i < n && n < sizeof(lower); i++)
         lower[i] = domain[i] >= 'A' && domain[i] <= 'Z' ? (char)(domain[i] - 'A' + 'a') : domain[i];
     if (!is_name(lower)) {
-        snprintf(config->line, LINE, "'%.100s' is not a domain name: give one such as tunnel.example.com or localhost",
+        snprintf(config->line, LINE,
+                 "'%.100s' is not a domain name: give one such as tunnel.example.com or localhost",
                  domain);
         return TUNNEL_E_INVALID;
     }
@@ -155,7 +159,8 @@ int tunnel_server_config_add_token(tunnel_server_config *config, const char *tex
     for (size_t i = 0; ok && i < n; i++)
         ok = text[i] > ' ' && text[i] <= '~';
     if (!ok) {
-        snprintf(config->line, LINE, "a token must be 1 to %d printable characters without spaces", TNL_TOKEN_MAX);
+        snprintf(config->line, LINE, "a token must be 1 to %d printable characters without spaces",
+                 TNL_TOKEN_MAX);
         return TUNNEL_E_INVALID;
     }
     for (tnl_list *l = config->tokens.next; l != &config->tokens; l = l->next)
@@ -179,9 +184,12 @@ int tunnel_server_config_set_public_url(tunnel_server_config *config, const char
 {
     tnl_url u;
     config->line[0] = '\0';
-    if (tnl_url_parse(&u, url) || (strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0) || u.userinfo[0] ||
+    if (tnl_url_parse(&u, url) ||
+        (strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0) || u.userinfo[0] ||
         u.ipv6 || !is_name(u.host) || (u.path[0] && strcmp(u.path, "/") != 0)) {
-        snprintf(config->line, LINE, "'%.100s' is not a public URL: give https://NAME[:PORT] or http://NAME[:PORT]", url);
+        snprintf(config->line, LINE,
+                 "'%.100s' is not a public URL: give https://NAME[:PORT] or http://NAME[:PORT]",
+                 url);
         return TUNNEL_E_INVALID;
     }
     if (u.port == (strcmp(u.scheme, "https") == 0 ? 443 : 80))
@@ -195,7 +203,8 @@ int tunnel_server_config_set_silence(tunnel_server_config *config, uint32_t ms)
 {
     config->line[0] = '\0';
     if (ms < 1000 || ms > 600000) {
-        snprintf(config->line, LINE, "the silence after which a link is dead must be 1000 to 600000 ms");
+        snprintf(config->line, LINE,
+                 "the silence after which a link is dead must be 1000 to 600000 ms");
         return TUNNEL_E_INVALID;
     }
     config->c.silence_ms = ms;
@@ -224,7 +233,7 @@ int tunnel_make_token(char out[33])
     return tnl_token_make(out);
 }
 
-/* --- server ------------------------------------------------------------------------------------------------------ */
+/* --- server ----------------------------------------------------------------------------------- */
 
 static tnl_server *inner(tunnel_server *server)
 {
@@ -257,8 +266,8 @@ static int hash_tokens(tnl_tokens **out, const tunnel_server_config *config)
     return rc;
 }
 
-int tunnel_server_new(tunnel_server **out, tunnel_loop *loop, const tunnel_server_config *config, char *detail,
-                      size_t detail_size)
+int tunnel_server_new(tunnel_server **out, tunnel_loop *loop, const tunnel_server_config *config,
+                      char *detail, size_t detail_size)
 {
     char ignored[LINE];
     tnl_server *server = NULL;
@@ -290,7 +299,8 @@ int tunnel_server_new(tunnel_server **out, tunnel_loop *loop, const tunnel_serve
     return rc;
 }
 
-void tunnel_server_on_event(tunnel_server *server, void (*event)(void *user, const tunnel_event *event), void *user)
+void tunnel_server_on_event(tunnel_server *server,
+                            void (*event)(void *user, const tunnel_event *event), void *user)
 {
     tnl_server_on_event(inner(server), event, user);
 }
@@ -298,7 +308,8 @@ void tunnel_server_on_event(tunnel_server *server, void (*event)(void *user, con
 int tunnel_server_start(tunnel_server *server, char *detail, size_t detail_size)
 {
     char ignored[LINE];
-    return tnl_server_start(inner(server), detail ? detail : ignored, detail ? detail_size : sizeof(ignored));
+    return tnl_server_start(inner(server), detail ? detail : ignored,
+                            detail ? detail_size : sizeof(ignored));
 }
 
 int tunnel_server_reload_certificates(tunnel_server *server, char *detail, size_t detail_size)

@@ -5,7 +5,8 @@
 #include <stdint.h>
 
 /*
- * Exponential backoff with full jitter: the n-th wait is uniform in [0, min(cap, base * 2^n)], but at least floor.
+ * Exponential backoff with full jitter: the n-th wait is uniform in [0, min(cap, base * 2^n)], but
+ * at least floor.
  */
 typedef struct tnl_backoff {
     uint32_t base_ms;

@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 /*
- * A growable byte buffer with a maximum fixed when it is made: bytes are appended at the tail and consumed at the head.
- * The bytes are contiguous: [data + head, data + tail). Appending never goes beyond max.
+ * A growable byte buffer with a maximum fixed when it is made: bytes are appended at the tail and
+ * consumed at the head. The bytes are contiguous: [data + head, data + tail). Appending never goes
+ * beyond max.
  */
 typedef struct tnl_buf {
     uint8_t *data;
@@ -27,7 +28,8 @@ void tnl_buf_free(tnl_buf *b);
 size_t tnl_buf_len(const tnl_buf *b);
 uint8_t *tnl_buf_bytes(const tnl_buf *b);
 
-/* Appends n bytes. TUNNEL_E_LIMIT when they do not fit under max, TUNNEL_E_NOMEM; then nothing was appended. */
+/* Appends n bytes. TUNNEL_E_LIMIT when they do not fit under max, TUNNEL_E_NOMEM; then nothing was
+ * appended. */
 int tnl_buf_add(tnl_buf *b, const void *p, size_t n);
 int tnl_buf_adds(tnl_buf *b, const char *s);
 
@@ -35,13 +37,14 @@ int tnl_buf_adds(tnl_buf *b, const char *s);
 int tnl_buf_addf(tnl_buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
- * Makes room for n more bytes at the tail and returns where; NULL when they do not fit or memory is short. Then
- * tnl_buf_commit() says how many of them were written.
+ * Makes room for n more bytes at the tail and returns where; NULL when they do not fit or memory is
+ * short. Then tnl_buf_commit() says how many of them were written.
  */
 uint8_t *tnl_buf_reserve(tnl_buf *b, size_t n);
 void tnl_buf_commit(tnl_buf *b, size_t n);
 
-/* Drops n bytes at the head (n <= length). An emptied buffer starts over at its beginning; memory is kept. */
+/* Drops n bytes at the head (n <= length). An emptied buffer starts over at its beginning; memory
+ * is kept. */
 void tnl_buf_consume(tnl_buf *b, size_t n);
 void tnl_buf_clear(tnl_buf *b);
 

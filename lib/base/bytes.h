@@ -7,8 +7,9 @@
 #include <stdint.h>
 
 /*
- * The bounds-checked reader and writer for bytes of the wire, big-endian. An access beyond the end sets `failed` and
- * from then on reads give 0 and writes do nothing, so that a parser can check once at its end.
+ * The bounds-checked reader and writer for bytes of the wire, big-endian. An access beyond the end
+ * sets `failed` and from then on reads give 0 and writes do nothing, so that a parser can check
+ * once at its end.
  */
 typedef struct tnl_reader {
     const uint8_t *p;

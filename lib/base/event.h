@@ -4,7 +4,8 @@
 
 #include "tunnel/event.h"
 
-/* What a public event handle points to. Strings may be NULL (read as ""); they are escaped for printing already. */
+/* What a public event handle points to. Strings may be NULL (read as ""); they are escaped for
+ * printing already. */
 struct tunnel_event {
     tunnel_event_type type;
     uint64_t tunnel;

@@ -5,8 +5,9 @@
 #include <stddef.h>
 
 /*
- * An intrusive doubly linked list: a head of type tnl_list, members with an embedded tnl_list. A member that is in no
- * list points to itself (after tnl_list_init or tnl_list_remove), so removing twice is harmless.
+ * An intrusive doubly linked list: a head of type tnl_list, members with an embedded tnl_list. A
+ * member that is in no list points to itself (after tnl_list_init or tnl_list_remove), so removing
+ * twice is harmless.
  */
 typedef struct tnl_list {
     struct tnl_list *next;

@@ -5,9 +5,9 @@
 #include <stddef.h>
 
 /*
- * The only place libtunnel's own code allocates. Plain wrappers: a test program that wants to fail the Nth allocation
- * links its own definitions of these four functions in front of the archive.
- * All return NULL when memory is short; tnl_free(NULL) is a no-op.
+ * The only place libtunnel's own code allocates. Plain wrappers: a test program that wants to fail
+ * the Nth allocation links its own definitions of these four functions in front of the archive. All
+ * return NULL when memory is short; tnl_free(NULL) is a no-op.
  */
 void *tnl_malloc(size_t size);
 void *tnl_calloc(size_t count, size_t size);

@@ -29,7 +29,7 @@ void tnl_client_on_event(tnl_client *c, tnl_client_event_cb cb, void *user)
     c->event_user = user;
 }
 
-/* --- trying again ------------------------------------------------------------------------------------------------ */
+/* --- trying again ----------------------------------------------------------------------------- */
 
 static void on_backoff_over(void *user)
 {
@@ -56,9 +56,11 @@ static bool final(int error)
 
 void tnl_client_lost(tnl_client *c, int error, const char *detail)
 {
-    if (c->state == TNL_CLIENT_CLOSED || c->state == TNL_CLIENT_FAILED || c->state == TNL_CLIENT_BACKOFF)
+    if (c->state == TNL_CLIENT_CLOSED || c->state == TNL_CLIENT_FAILED ||
+        c->state == TNL_CLIENT_BACKOFF)
         return;
-    tunnel_event e = {.error = error, .text = detail && detail[0] ? detail : tunnel_strerror(error)};
+    tunnel_event e = {.error = error,
+                      .text = detail && detail[0] ? detail : tunnel_strerror(error)};
     if (final(error)) {
         tnl_client_set_state(c, TNL_CLIENT_FAILED);
         e.type = TUNNEL_EVENT_FAILED;
@@ -78,10 +80,10 @@ void tnl_client_lost(tnl_client *c, int error, const char *detail)
     tnl_client_tell(c, &e);
 }
 
-/* --- tunnels ----------------------------------------------------------------------------------------------------- */
+/* --- tunnels ---------------------------------------------------------------------------------- */
 
-int tnl_client_forward(tnl_client *c, const char *name, const tnl_upstream *upstream, const char *host_header,
-                       uint64_t *tunnel)
+int tnl_client_forward(tnl_client *c, const char *name, const tnl_upstream *upstream,
+                       const char *host_header, uint64_t *tunnel)
 {
     if (c->state == TNL_CLIENT_CLOSED || c->state == TNL_CLIENT_FAILED)
         return TUNNEL_E_STATE;
@@ -123,7 +125,7 @@ int tnl_client_unpublish(tnl_client *c, uint64_t tunnel)
     return TUNNEL_E_NOT_FOUND;
 }
 
-/* --- life -------------------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static void client_free(tnl_client *c)
 {
@@ -150,7 +152,8 @@ static void on_finish(void *user)
         closed(closed_user);
 }
 
-int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *config, char *detail, size_t size)
+int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *config, char *detail,
+                   size_t size)
 {
     tnl_client *c = tnl_calloc(1, sizeof(*c));
     if (!c)
@@ -164,7 +167,8 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
              config->server.scheme, config->server.host, config->server.port);
     int rc = 0;
     if (strcmp(config->server.scheme, "wss") == 0)
-        rc = tnl_tls_client_new(&c->tls, config->ca_file[0] ? config->ca_file : NULL, true, detail, size);
+        rc = tnl_tls_client_new(&c->tls, config->ca_file[0] ? config->ca_file : NULL, true, detail,
+                                size);
     if (rc == 0)
         rc = tnl_timer_new(&c->timer, loop, on_backoff_over, c);
     if (rc == 0)

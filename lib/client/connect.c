@@ -21,7 +21,7 @@ enum {
 static const tnl_limits local_limits = {
     .max_frame = MAX_FRAME, .max_streams = MAX_STREAMS, .window = FIRST_WINDOW};
 
-/* --- handshake --------------------------------------------------------------------------------------------------- */
+/* --- handshake -------------------------------------------------------------------------------- */
 
 static void on_link_opened(void *user, tnl_link *l)
 {
@@ -97,8 +97,11 @@ static void on_link_closed(void *user, tnl_link *l, int error, int http_status, 
     if (http_status) {
         error = error_of(http_status, error);
         const char *what = error == TUNNEL_E_NOT_TUNNEL ? "no tunnel server answers there: " : "";
-        const char *hint = http_status >= 300 && http_status < 400 ? "; give the address it redirects to" : "";
-        snprintf(text, sizeof(text), "%s%s%s", what, detail && detail[0] ? detail : tunnel_strerror(error), hint);
+        const char *hint = http_status >= 300 && http_status < 400
+                               ? "; give the address it redirects to"
+                               : "";
+        snprintf(text, sizeof(text), "%s%s%s", what,
+                 detail && detail[0] ? detail : tunnel_strerror(error), hint);
         detail = text;
     }
     tnl_client_lost(c, error ? error : TUNNEL_E_EOF, detail);
@@ -107,7 +110,7 @@ static void on_link_closed(void *user, tnl_link *l, int error, int http_status, 
 static const tnl_link_events link_events = {
     .opened = on_link_opened, .handshake = on_handshake, .closed = on_link_closed};
 
-/* --- dialing ----------------------------------------------------------------------------------------------------- */
+/* --- dialing ---------------------------------------------------------------------------------- */
 
 static int open_link(tnl_client *c, tnl_conn *conn)
 {
@@ -126,8 +129,8 @@ static int open_link(tnl_client *c, tnl_conn *conn)
     }
     snprintf(host, sizeof(host), u->ipv6 ? "[%s]:%u" : "%s:%u", u->host, u->port);
     snprintf(bearer, sizeof(bearer), "Bearer %s", c->config.token);
-    rc = tnl_ws_connect(&t, c->ws, conn, host, "/__tunnel__/link", c->config.token[0] ? bearer : NULL,
-                        tnl_link_transport_events(), c->link);
+    rc = tnl_ws_connect(&t, c->ws, conn, host, "/__tunnel__/link",
+                        c->config.token[0] ? bearer : NULL, tnl_link_transport_events(), c->link);
     tnl_wipe(bearer, sizeof(bearer));
     if (rc) {
         tnl_link_discard(c->link);

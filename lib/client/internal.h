@@ -23,7 +23,7 @@ typedef enum tnl_client_state {
 typedef struct tnl_client_tunnel {
     tnl_list node;
     uint64_t id;
-    char name[64];        /* asked for; what the server chose, once it has */
+    char name[64]; /* asked for; what the server chose, once it has */
     char host_header[256];
     tnl_upstream upstream;
 } tnl_client_tunnel;
@@ -39,13 +39,13 @@ struct tnl_client {
     tnl_link *link;
     tnl_session *session;
     tnl_forwarder *forwarder; /* NULL: the client's end waits for it */
-    tnl_timer *timer;     /* of BACKOFF */
+    tnl_timer *timer;         /* of BACKOFF */
     tnl_backoff backoff;
     uint64_t live_since;
     tnl_list tunnels;
     size_t tunnel_count;
     uint64_t next_tunnel;
-    bool held;            /* the loop, from start until the client is freed */
+    bool held; /* the loop, from start until the client is freed */
     tnl_client_event_cb event;
     void *event_user;
     void (*closed)(void *user);

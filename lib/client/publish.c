@@ -16,7 +16,7 @@ static tnl_client_tunnel *find(tnl_client *c, uint64_t id)
     return NULL;
 }
 
-/* --- sending ----------------------------------------------------------------------------------------------------- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static void send_control(tnl_client *c, uint8_t type, const uint8_t *bytes, size_t n)
 {
@@ -42,7 +42,8 @@ void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t)
     uint8_t bytes[32];
     tnl_unpublish m = {.tunnel = t->id};
     if (c->state == TNL_CLIENT_LIVE)
-        send_control(c, TNL_CONTROL_UNPUBLISH, bytes, tnl_unpublish_encode(bytes, sizeof(bytes), &m));
+        send_control(c, TNL_CONTROL_UNPUBLISH, bytes,
+                     tnl_unpublish_encode(bytes, sizeof(bytes), &m));
 }
 
 void tnl_client_publish_all(tnl_client *c)
@@ -53,7 +54,7 @@ void tnl_client_publish_all(tnl_client *c)
     }
 }
 
-/* --- receiving --------------------------------------------------------------------------------------------------- */
+/* --- receiving -------------------------------------------------------------------------------- */
 
 static int on_published(tnl_client *c, const uint8_t *p, size_t n)
 {

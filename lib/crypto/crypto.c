@@ -28,7 +28,8 @@ int tnl_sha256(uint8_t out[TNL_SHA256_SIZE], const void *p, size_t n)
     return mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), p, n, out) ? TUNNEL_E_NOMEM : 0;
 }
 
-int tnl_hmac_sha256(uint8_t out[TNL_SHA256_SIZE], const void *key, size_t key_len, const void *p, size_t n)
+int tnl_hmac_sha256(uint8_t out[TNL_SHA256_SIZE], const void *key, size_t key_len, const void *p,
+                    size_t n)
 {
     const mbedtls_md_info_t *md = mbedtls_md_info_from_type(MBEDTLS_MD_SHA256);
     return mbedtls_md_hmac(md, key, key_len, p, n, out) ? TUNNEL_E_NOMEM : 0;

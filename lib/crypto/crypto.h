@@ -13,7 +13,8 @@ int tnl_random(void *out, size_t n);
 
 /* 0, or TUNNEL_E_NOMEM. */
 int tnl_sha256(uint8_t out[TNL_SHA256_SIZE], const void *p, size_t n);
-int tnl_hmac_sha256(uint8_t out[TNL_SHA256_SIZE], const void *key, size_t key_len, const void *p, size_t n);
+int tnl_hmac_sha256(uint8_t out[TNL_SHA256_SIZE], const void *key, size_t key_len, const void *p,
+                    size_t n);
 
 /* Compares in a time that depends on n only. */
 bool tnl_equal_ct(const void *a, const void *b, size_t n);

@@ -23,14 +23,14 @@ struct tnl_forwarder {
 typedef struct pump {
     tnl_list node;
     tnl_forwarder *owner;
-    tnl_stream *stream;  /* NULL once released */
-    tnl_conn *conn;      /* NULL before it is connected and after it closed */
+    tnl_stream *stream; /* NULL once released */
+    tnl_conn *conn;     /* NULL before it is connected and after it closed */
     tnl_dial *dial;
     size_t wish;          /* how many bytes to make room for: grows while reads fill it */
     bool fin_from_stream; /* the visitor's side ended */
     bool shut;            /* and the connection has been told */
     bool fin_from_conn;   /* the upstream's side ended */
-    bool deaf;            /* the upstream has gone after its end: what still comes for it is dropped */
+    bool deaf; /* the upstream has gone after its end: what still comes for it is dropped */
 } pump;
 
 static void pump_free(pump *p)
@@ -61,7 +61,7 @@ static void end_conn(pump *p)
     p->shut = true;
 }
 
-/* --- stream to connection ---------------------------------------------------------------------------------------- */
+/* --- stream to connection --------------------------------------------------------------------- */
 
 static size_t stream_data(void *user, const uint8_t *bytes, size_t n)
 {
@@ -113,7 +113,7 @@ static void stream_room(void *user)
 static const tnl_stream_events stream_events = {
     .data = stream_data, .fin = stream_fin, .reset = stream_reset, .room = stream_room};
 
-/* --- connection to stream ---------------------------------------------------------------------------------------- */
+/* --- connection to stream --------------------------------------------------------------------- */
 
 static size_t conn_space(void *user, uint8_t **bytes)
 {
@@ -192,7 +192,7 @@ static void on_dialed(void *user, int error, const char *detail, tnl_conn *c)
         end_conn(p);
 }
 
-/* --- owner ------------------------------------------------------------------------------------------------------- */
+/* --- owner ------------------------------------------------------------------------------------ */
 
 static void on_ending(void *user)
 {

@@ -31,7 +31,7 @@ static bool is_token(tnl_http_span s)
     return s.n > 0;
 }
 
-/* --- start lines --- */
+/* --- start lines ------------------------------------------------------------------------------ */
 
 static bool starts_with(tnl_http_span s, const char *text)
 {
@@ -121,7 +121,7 @@ int tnl_http_check_status_line(tnl_http_span line, tnl_http_fault *f)
     return 0;
 }
 
-/* --- host --- */
+/* --- host ------------------------------------------------------------------------------------- */
 
 static bool is_ipv6(tnl_http_span s)
 {
@@ -209,7 +209,7 @@ static int check_host(tnl_http_head *h, tnl_http_fault *f)
     return 0;
 }
 
-/* --- framing --- */
+/* --- framing ---------------------------------------------------------------------------------- */
 
 static int parse_length(tnl_http_span s, uint64_t *value, tnl_http_fault *f)
 {
@@ -279,7 +279,7 @@ static int read_framing(tnl_http_head *h, tnl_http_fault *f)
     return 0;
 }
 
-/* --- connection --- */
+/* --- connection ------------------------------------------------------------------------------- */
 
 /* The Connection fields: their elements are tokens (empty ones are allowed by RFC 9110
  * section 5.6.1.2), and few. */

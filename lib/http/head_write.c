@@ -75,7 +75,7 @@ static void add_length(appender *a, uint64_t n)
     add_text(a, "\r\n");
 }
 
-/* --- which fields pass --- */
+/* --- which fields pass ------------------------------------------------------------------------ */
 
 static bool is_one_of(tnl_http_span name, const char *const *list, size_t n)
 {
@@ -150,7 +150,7 @@ static void add_upgrade(appender *a, const tnl_http_head *h)
             add_named(a, "Upgrade", h->fields[i].value);
 }
 
-/* --- forwarded messages --- */
+/* --- forwarded messages ----------------------------------------------------------------------- */
 
 static void add_request_connection(appender *a, const tnl_http_head *h,
                                    const tnl_http_request_options *o)
@@ -241,7 +241,7 @@ int tnl_http_write_response(tnl_buf *out, const tnl_http_head *h,
     return commit(&a);
 }
 
-/* --- answers of our own --- */
+/* --- answers of our own ----------------------------------------------------------------------- */
 
 static bool may_have_content(int status)
 {
@@ -355,7 +355,7 @@ done:
     return commit(&a);
 }
 
-/* --- chunked --- */
+/* --- chunked ---------------------------------------------------------------------------------- */
 
 size_t tnl_http_chunk_head(char head[TNL_HTTP_CHUNK_HEAD_MAX], size_t n)
 {

@@ -78,9 +78,7 @@ int tnl_http_write_reply(tnl_buf *out, const tnl_http_reply *r, const void *body
  */
 int tnl_http_write_page(tnl_buf *out, const tnl_http_reply *r, const char *text);
 
-/* --- chunked
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- chunked ---------------------------------------------------------------------------------- */
 
 enum { TNL_HTTP_CHUNK_HEAD_MAX = 18 }; /* 16 digits, CRLF */
 

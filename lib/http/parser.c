@@ -69,7 +69,7 @@ static int from_callback(tnl_http_parser *p, int rc)
     return rc ? tnl_http_refuse(&p->fault, rc, 500, "stopped by its owner") : 0;
 }
 
-/* --- llhttp's callbacks --- */
+/* --- llhttp's callbacks ----------------------------------------------------------------------- */
 
 /* All text given to llhttp in one head is one piece, so a span given in several parts is
  * contiguous. */
@@ -194,7 +194,7 @@ static const llhttp_settings_t settings = {
     .on_message_complete = on_message_complete,
 };
 
-/* --- feeding llhttp --- */
+/* --- feeding llhttp --------------------------------------------------------------------------- */
 
 static int refuse_for_llhttp(tnl_http_parser *p, llhttp_errno_t e)
 {
@@ -256,7 +256,7 @@ static int finish(tnl_http_parser *p)
     return from_callback(p, p->ev.end(p->user));
 }
 
-/* --- heads --- */
+/* --- heads ------------------------------------------------------------------------------------ */
 
 /* Whether llhttp expects the same to come after the head as we do. */
 static bool agrees(const tnl_http_parser *p)
@@ -402,7 +402,7 @@ static int feed_head(tnl_http_parser *p, const uint8_t *bytes, size_t n, size_t 
     return event == TNL_HTTP_SCAN_END ? head_complete(p) : 0;
 }
 
-/* --- bodies --- */
+/* --- bodies ----------------------------------------------------------------------------------- */
 
 static int feed_length(tnl_http_parser *p, const uint8_t *bytes, size_t n, size_t *used)
 {
@@ -486,7 +486,7 @@ static int feed_trailers(tnl_http_parser *p, const uint8_t *bytes, size_t n, siz
     return trailers_complete(p, tnl_buf_bytes(&p->trailer), tnl_buf_len(&p->trailer));
 }
 
-/* --- the interface --- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 int tnl_http_parser_new(tnl_http_parser **out, bool is_request, const tnl_http_limits *limits,
                         const tnl_http_events *ev, void *user)

@@ -122,8 +122,7 @@ static void on_limit(void *user)
     report(c, c->resolution ? TUNNEL_E_RESOLVE : TUNNEL_E_TIMEOUT, what);
 }
 
-/* --- attempts -----------------------------------------------------------------------------------
- */
+/* --- attempts --------------------------------------------------------------------------------- */
 
 /* "Refused" is worth more to the reader than "unreachable", which other families of addresses often
  * give. */
@@ -229,8 +228,7 @@ static void on_stagger(void *user)
     next_attempt(user);
 }
 
-/* --- names --------------------------------------------------------------------------------------
- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 /* Takes the resolver's addresses in its order, alternating between the families (RFC 8305 section
  * 4). */

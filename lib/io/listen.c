@@ -99,8 +99,7 @@ static void on_connection(uv_stream_t *h, int status)
         accept_one(l);
 }
 
-/* --- binding ------------------------------------------------------------------------------------
- */
+/* --- binding ---------------------------------------------------------------------------------- */
 
 typedef struct binding {
     const char *text; /* as the user wrote it */

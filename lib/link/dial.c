@@ -20,10 +20,10 @@ struct tnl_dial {
     tnl_url proxy;
     bool by_proxy;
     tnl_connect *connect;
-    tnl_conn *conn;   /* plain, or being upgraded */
+    tnl_conn *conn; /* plain, or being upgraded */
     tnl_timer *timer;
-    tnl_buf answer;   /* of the proxy */
-    int error;        /* why conn is being closed by us */
+    tnl_buf answer; /* of the proxy */
+    int error;      /* why conn is being closed by us */
     char detail[DETAIL_SIZE];
     tnl_dial_cb cb;
     void *user;
@@ -85,7 +85,8 @@ static void on_ready(void *user)
     finish(d, 0, NULL, c);
 }
 
-static const tnl_conn_events tls_events = {.space = no_space, .ready = on_ready, .closed = on_closed};
+static const tnl_conn_events tls_events = {
+    .space = no_space, .ready = on_ready, .closed = on_closed};
 
 /* The way to the other end is open: TLS, or done. */
 static void start_tls(tnl_dial *d)
@@ -101,7 +102,7 @@ static void start_tls(tnl_dial *d)
         finish(d, rc, tunnel_strerror(rc), NULL);
 }
 
-/* --- through a proxy --------------------------------------------------------------------------------------------- */
+/* --- through a proxy -------------------------------------------------------------------------- */
 
 static size_t answer_space(void *user, uint8_t **p)
 {
@@ -131,10 +132,11 @@ static void refused_by_proxy(tnl_dial *d, int status)
     const char *hint = status == 407 ? ": put user:password@ into the proxy's URL" : "";
     bool gateway = status == 502 || status == 503 || status == 504;
     if (status)
-        snprintf(text, sizeof(text), "proxy %s:%u answered CONNECT with status %d%s", d->proxy.host, d->proxy.port,
-                 status, hint);
+        snprintf(text, sizeof(text), "proxy %s:%u answered CONNECT with status %d%s", d->proxy.host,
+                 d->proxy.port, status, hint);
     else
-        snprintf(text, sizeof(text), "what answers at %s:%u is not an HTTP proxy", d->proxy.host, d->proxy.port);
+        snprintf(text, sizeof(text), "what answers at %s:%u is not an HTTP proxy", d->proxy.host,
+                 d->proxy.port);
     fail(d, gateway ? TUNNEL_E_UNREACHABLE : TUNNEL_E_PROXY, text);
 }
 
@@ -180,8 +182,8 @@ static int ask_proxy(tnl_dial *d)
     tnl_buf_init(&request, 8 * 1024);
     bool v6 = strchr(d->host, ':') != NULL;
     const char *open = v6 ? "[" : "", *close = v6 ? "]" : "";
-    int rc = tnl_buf_addf(&request, "CONNECT %s%s%s:%u HTTP/1.1\r\nHost: %s%s%s:%u\r\n", open, d->host, close,
-                          d->port, open, d->host, close, d->port);
+    int rc = tnl_buf_addf(&request, "CONNECT %s%s%s:%u HTTP/1.1\r\nHost: %s%s%s:%u\r\n", open,
+                          d->host, close, d->port, open, d->host, close, d->port);
     if (rc == 0 && d->proxy.userinfo[0]) {
         char encoded[TNL_BASE64_SIZE(TNL_URL_USERINFO)];
         tnl_base64(encoded, d->proxy.userinfo, strlen(d->proxy.userinfo));
@@ -205,7 +207,8 @@ static void on_connected(void *user, int error, const char *detail, tnl_conn *c)
     d->connect = NULL;
     if (error) {
         char text[DETAIL_SIZE];
-        snprintf(text, sizeof(text), "%s%s", d->by_proxy ? "the proxy: " : "", detail ? detail : "");
+        snprintf(text, sizeof(text), "%s%s", d->by_proxy ? "the proxy: " : "",
+                 detail ? detail : "");
         finish(d, error, text, NULL);
         return;
     }
@@ -227,7 +230,8 @@ static void on_timeout(void *user)
     tnl_dial *d = user;
     char text[DETAIL_SIZE];
     if (d->by_proxy && d->connect)
-        snprintf(text, sizeof(text), "connect to the proxy %s:%u: timed out", d->proxy.host, d->proxy.port);
+        snprintf(text, sizeof(text), "connect to the proxy %s:%u: timed out", d->proxy.host,
+                 d->proxy.port);
     else
         snprintf(text, sizeof(text), "connect to %s:%u: timed out", d->host, d->port);
     if (d->conn) {
@@ -239,7 +243,8 @@ static void on_timeout(void *user)
     finish(d, TUNNEL_E_TIMEOUT, text, NULL);
 }
 
-int tnl_dial_start(tnl_dial **out, tnl_loop *loop, const tnl_dial_target *target, tnl_dial_cb cb, void *user)
+int tnl_dial_start(tnl_dial **out, tnl_loop *loop, const tnl_dial_target *target, tnl_dial_cb cb,
+                   void *user)
 {
     tnl_dial *d = tnl_calloc(1, sizeof(*d));
     if (!d)
@@ -260,8 +265,8 @@ int tnl_dial_start(tnl_dial **out, tnl_loop *loop, const tnl_dial_target *target
     }
     int rc = tnl_timer_new(&d->timer, loop, on_timeout, d);
     if (rc == 0 && d->by_proxy)
-        rc = tnl_connect_start(&d->connect, loop, d->proxy.host, d->proxy.port, NULL, target->timeout_ms,
-                               on_connected, d);
+        rc = tnl_connect_start(&d->connect, loop, d->proxy.host, d->proxy.port, NULL,
+                               target->timeout_ms, on_connected, d);
     else if (rc == 0)
         rc = tnl_connect_start(&d->connect, loop, target->host, target->port, target->unix_path,
                                target->timeout_ms, on_connected, d);

@@ -35,13 +35,14 @@ struct tnl_link {
     bool pong_due;
     bool last_look;
     bool closing;
-    int error; /* why it ends, where the transport does not know: the peer's CLOSE, silence, a violation */
+    int error; /* why it ends, where the transport does not know: the peer's CLOSE, silence, a
+                  violation */
     char text[DETAIL_SIZE];
 };
 
 static int on_frame(void *user, const tnl_frame *f);
 
-/* --- keepalive --------------------------------------------------------------------------------------------------- */
+/* --- keepalive -------------------------------------------------------------------------------- */
 
 static void ends_with(tnl_link *l, int error, const char *text)
 {
@@ -49,8 +50,8 @@ static void ends_with(tnl_link *l, int error, const char *text)
     snprintf(l->text, sizeof(l->text), "%s", text);
 }
 
-/* When the peer must have been heard again. A ping always has half of the silence for its answer, also when this process
- * was asleep and sent it late. */
+/* When the peer must have been heard again. A ping always has half of the silence for its answer,
+ * also when this process was asleep and sent it late. */
 static uint64_t dead_at(const tnl_link *l)
 {
     uint64_t by_silence = l->heard + l->config.silence_ms;
@@ -118,9 +119,10 @@ uint32_t tnl_link_rtt(const tnl_link *l)
     return l->rtt;
 }
 
-/* --- life -------------------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
-int tnl_link_new(tnl_link **out, tnl_loop *loop, const tnl_link_config *config, const tnl_link_events *ev, void *user)
+int tnl_link_new(tnl_link **out, tnl_loop *loop, const tnl_link_config *config,
+                 const tnl_link_events *ev, void *user)
 {
     tnl_link *l = tnl_calloc(1, sizeof(*l));
     if (!l)
@@ -199,7 +201,8 @@ void tnl_link_close(tnl_link *l, int code, const char *text)
     if (l->closing)
         return;
     if (code) {
-        tnl_frame f = {.type = TNL_FRAME_CLOSE, .code = (uint32_t)-code, .rest = (const uint8_t *)text};
+        tnl_frame f = {
+            .type = TNL_FRAME_CLOSE, .code = (uint32_t)-code, .rest = (const uint8_t *)text};
         f.rest_len = text ? strnlen(text, MAX_CLOSE_TEXT) : 0;
         tnl_link_send(l, &f);
     }
@@ -209,7 +212,7 @@ void tnl_link_close(tnl_link *l, int code, const char *text)
         tnl_transport_close(l->transport);
 }
 
-/* --- frames ------------------------------------------------------------------------------------------------------ */
+/* --- frames ----------------------------------------------------------------------------------- */
 
 static int on_pong(tnl_link *l, const tnl_frame *f)
 {
@@ -260,7 +263,7 @@ static int on_frame(void *user, const tnl_frame *f)
     }
 }
 
-/* --- transport --------------------------------------------------------------------------------------------------- */
+/* --- transport -------------------------------------------------------------------------------- */
 
 static void transport_opened(void *user)
 {
@@ -331,8 +334,10 @@ static void transport_closed(void *user, int error, int http_status, const char 
     tnl_link_discard(l);
 }
 
-static const tnl_transport_events transport_events = {
-    .opened = transport_opened, .data = transport_data, .pull = transport_pull, .closed = transport_closed};
+static const tnl_transport_events transport_events = {.opened = transport_opened,
+                                                      .data = transport_data,
+                                                      .pull = transport_pull,
+                                                      .closed = transport_closed};
 
 const tnl_transport_events *tnl_link_transport_events(void)
 {

@@ -55,8 +55,11 @@ static void on_wake(void *user, void *link_user)
     tnl_link_wake(link_user);
 }
 
-static const tnl_mux_events mux_events = {
-    .open = on_open, .control = on_control, .event = on_event, .wake = on_wake, .retired = on_retired};
+static const tnl_mux_events mux_events = {.open = on_open,
+                                          .control = on_control,
+                                          .event = on_event,
+                                          .wake = on_wake,
+                                          .retired = on_retired};
 
 static void rearm(tnl_session *s)
 {
@@ -94,8 +97,8 @@ static void on_ending(void *user)
     tnl_free(s);
 }
 
-int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *config, const tnl_session_events *ev,
-                    void *user)
+int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *config,
+                    const tnl_session_events *ev, void *user)
 {
     tnl_session *s = tnl_calloc(1, sizeof(*s));
     if (!s)

@@ -6,8 +6,9 @@
 #include "mux/mux.h"
 
 /*
- * A session on a loop: a mux, the links bound to it and its timer. The same at both ends. It ends when tnl_session_close()
- * is called, the peer sent CLOSE, the peer broke the protocol, or its last link is gone.
+ * A session on a loop: a mux, the links bound to it and its timer. The same at both ends. It ends
+ * when tnl_session_close() is called, the peer sent CLOSE, the peer broke the protocol, or its last
+ * link is gone.
  */
 typedef struct tnl_session tnl_session;
 struct tnl_link;
@@ -16,28 +17,28 @@ typedef struct tnl_session_events {
     void (*open)(void *user, tnl_stream *s, const uint8_t *map, size_t n);
     int (*control)(void *user, uint8_t type, const uint8_t *p, size_t n);
     void (*event)(void *user, const uint8_t *map, size_t n); /* optional */
-    void (*retired)(void *user);                             /* optional; a stream slot is free again */
-    /* Over; once, also after tnl_session_close(). Its streams have been told reset() before. The pointer is valid until the
-     * callback returns. error: 0 closed by this end, a TUNNEL_E_ code else; detail is a line without
-     * control characters, or "". */
+    void (*retired)(void *user); /* optional; a stream slot is free again */
+    /* Over; once, also after tnl_session_close(). Its streams have been told reset() before. The
+     * pointer is valid until the callback returns. error: 0 closed by this end, a TUNNEL_E_ code
+     * else; detail is a line without control characters, or "". */
     void (*closed)(void *user, int error, const char *detail);
 } tnl_session_events;
 
-int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *config, const tnl_session_events *ev,
-                    void *user);
+int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *config,
+                    const tnl_session_events *ev, void *user);
 
 /* The mux, for opening streams and sending control messages; NULL once the session is closing. */
 tnl_mux *tnl_session_mux(tnl_session *s);
 
-/* Ends the session: links get CLOSE with the code (a TUNNEL_E_ code; 0: a plain end) and close, streams are reset.
- * closed() comes at the end of this loop turn. Again: no-op. */
+/* Ends the session: links get CLOSE with the code (a TUNNEL_E_ code; 0: a plain end) and close,
+ * streams are reset. closed() comes at the end of this loop turn. Again: no-op. */
 void tnl_session_close(tnl_session *s, int code, const char *text);
 
 /* Sends PINGs now; loop time of the last sign of life on any link. */
 void tnl_session_ping(tnl_session *s);
 uint64_t tnl_session_last_heard(const tnl_session *s);
 
-/* --- for link.c ---------------------------------------------------------------------------------------------------- */
+/* --- for link.c ------------------------------------------------------------------------------- */
 
 typedef struct tnl_session_link {
     tnl_list node;

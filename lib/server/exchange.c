@@ -12,7 +12,7 @@ enum {
     OUT_GATHERED = 16 * 1024, /* and sent when they have become so many */
 };
 
-/* --- events ------------------------------------------------------------------------------------------------------ */
+/* --- events ----------------------------------------------------------------------------------- */
 
 static void tell_client(const tnl_visitor *v, const tnl_tunnel *t, uint64_t duration)
 {
@@ -57,7 +57,7 @@ void tnl_exchange_tell(tnl_visitor *v)
     tnl_server_tell(v->server, &e);
 }
 
-/* --- request ----------------------------------------------------------------------------------------------------- */
+/* --- request ---------------------------------------------------------------------------------- */
 
 static int write_all(tnl_visitor *v, const void *p, size_t n)
 {
@@ -96,9 +96,12 @@ static bool authenticates_connection(const tnl_http_head *h)
 static void answer_open_failure(tnl_visitor *v, int error)
 {
     if (error == TUNNEL_E_LIMIT)
-        tnl_visitor_answer(v, 503, "This tunnel answers as many requests at once as it can.\nTry again in a moment.");
+        tnl_visitor_answer(
+            v, 503,
+            "This tunnel answers as many requests at once as it can.\nTry again in a moment.");
     else if (error == TUNNEL_E_GONE)
-        tnl_visitor_answer(v, 503, "The tunnel's client has just left.\nIt may come back in a moment.");
+        tnl_visitor_answer(v, 503,
+                           "The tunnel's client has just left.\nIt may come back in a moment.");
     else
         tnl_visitor_answer(v, 500, tunnel_strerror(error));
 }
@@ -108,7 +111,8 @@ static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
 {
     tnl_up *u = fresh ? NULL : tnl_up_take(t);
     int rc = u ? 0 : tnl_up_open(&u, t, v->peer.host, v->peer.port);
-    /* Where the client takes no more streams an idle one may do: that the service closes it just now is unlikely. */
+    /* Where the client takes no more streams an idle one may do: that the service closes it just
+     * now is unlikely. */
     if (rc == TUNNEL_E_LIMIT && (u = tnl_up_take(t)))
         rc = 0;
     if (rc) {
@@ -130,12 +134,15 @@ void tnl_exchange_start(tnl_visitor *v)
     tnl_tunnel *t = tnl_registry_find(v->server, h->host);
     if (!t) {
         tnl_log_escape(host, sizeof(host), h->host.p, h->host.n);
-        snprintf(text, sizeof(text),
-                 "No tunnel is published as %s.\nStart one with: tunnel-client http PORT --subdomain NAME", host);
+        snprintf(
+            text, sizeof(text),
+            "No tunnel is published as %s.\nStart one with: tunnel-client http PORT --subdomain NAME",
+            host);
         tnl_visitor_answer(v, 404, text);
         return;
     }
-    bool safe = tnl_http_is(h->method, "GET") || v->head_request || tnl_http_is(h->method, "OPTIONS");
+    bool safe = tnl_http_is(h->method, "GET") || v->head_request ||
+                tnl_http_is(h->method, "OPTIONS");
     v->retriable = safe && h->framing == TNL_HTTP_NO_BODY && !v->upgrade_asked;
     v->tunnel = t;
     forward(v, t, !v->retriable);
@@ -177,7 +184,7 @@ int tnl_exchange_request_end(tnl_visitor *v)
     return write_last_chunk(v, NULL, 0);
 }
 
-/* --- response ---------------------------------------------------------------------------------------------------- */
+/* --- response --------------------------------------------------------------------------------- */
 
 /* Sends what was gathered, and the pieces behind it. */
 static void send(tnl_visitor *v, const tnl_iov *more, size_t n)
@@ -294,7 +301,8 @@ void tnl_visitor_on_failure(tnl_visitor *v, int status, const char *why)
     tnl_tunnel *t = u->tunnel;
     tnl_buf_clear(&v->out);
     if (v->head_sent) {
-        /* What was sent so far must not look complete: where only the end of the connection would tell, a reset does. */
+        /* What was sent so far must not look complete: where only the end of the connection would
+         * tell, a reset does. */
         if (v->response_framing == TNL_HTTP_UNTIL_CLOSE || u->upgraded)
             tnl_visitor_abort(v);
         else
@@ -302,7 +310,8 @@ void tnl_visitor_on_failure(tnl_visitor *v, int status, const char *why)
         return;
     }
     if (v->retriable && stale && t) {
-        /* A kept stream that the upstream closed at the same moment: RFC 9110 section 9.2.2 allows to try again. */
+        /* A kept stream that the upstream closed at the same moment: RFC 9110 section 9.2.2 allows
+         * to try again. */
         v->up = NULL;
         tnl_up_drop(u);
         v->tunnel = t;
@@ -311,17 +320,22 @@ void tnl_visitor_on_failure(tnl_visitor *v, int status, const char *why)
         return;
     }
     if (status == 503)
-        snprintf(text, sizeof(text), "The tunnel's client has just left (%s).\nIt may come back in a moment.", why);
+        snprintf(text, sizeof(text),
+                 "The tunnel's client has just left (%s).\nIt may come back in a moment.", why);
     else if (status == 504)
-        snprintf(text, sizeof(text), "The tunnel works, but the local service could not be reached in time: %s.\n"
-                                     "See whether it runs and is not overloaded.", why);
+        snprintf(text, sizeof(text),
+                 "The tunnel works, but the local service could not be reached in time: %s.\n"
+                 "See whether it runs and is not overloaded.",
+                 why);
     else
-        snprintf(text, sizeof(text), "The tunnel works, but the local service gave no proper answer: %s.\n"
-                                     "Start the service, or give tunnel-client its right address; then reload.", why);
+        snprintf(text, sizeof(text),
+                 "The tunnel works, but the local service gave no proper answer: %s.\n"
+                 "Start the service, or give tunnel-client its right address; then reload.",
+                 why);
     tnl_visitor_answer(v, status, text);
 }
 
-/* --- after a 101 ------------------------------------------------------------------------------------------------- */
+/* --- after a 101 ------------------------------------------------------------------------------ */
 
 size_t tnl_visitor_tunnel_data(tnl_visitor *v, const uint8_t *p, size_t n)
 {

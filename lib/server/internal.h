@@ -15,19 +15,21 @@
 #include "transport/transport.h"
 
 enum {
-    TNL_HEAD_TIMEOUT_MS = 15000,   /* for a request head to be complete */
-    TNL_BODY_TIMEOUT_MS = 60000,   /* without a byte of a request's body */
-    TNL_STALL_TIMEOUT_MS = 300000, /* for a visitor to take anything of an answer that waits for it */
-    TNL_IDLE_TIMEOUT_MS = 75000,   /* a visitor's connection between two requests */
-    TNL_POOL_IDLE_MS = 3500,       /* a kept upstream stream between two requests: less than the 5 s of most servers */
-    TNL_LEAVE_MS = 2000,           /* for the service to end its direction after we did */
-    TNL_POOL_MAX_IDLE = 256,       /* kept upstream streams of a tunnel */
-    TNL_MAX_TUNNELS = 64,          /* of one client */
-    TNL_MAX_VISITORS = 16000,      /* connections that are not links (yet) */
-    TNL_MAX_CLIENTS = 4096,        /* links */
-    TNL_PROBE_MS = 2000,           /* for the holder of a name to show that it lives */
+    TNL_HEAD_TIMEOUT_MS = 15000, /* for a request head to be complete */
+    TNL_BODY_TIMEOUT_MS = 60000, /* without a byte of a request's body */
+    TNL_STALL_TIMEOUT_MS =
+        300000,                  /* for a visitor to take anything of an answer that waits for it */
+    TNL_IDLE_TIMEOUT_MS = 75000, /* a visitor's connection between two requests */
+    TNL_POOL_IDLE_MS =
+        3500, /* a kept upstream stream between two requests: less than the 5 s of most servers */
+    TNL_LEAVE_MS = 2000,              /* for the service to end its direction after we did */
+    TNL_POOL_MAX_IDLE = 256,          /* kept upstream streams of a tunnel */
+    TNL_MAX_TUNNELS = 64,             /* of one client */
+    TNL_MAX_VISITORS = 16000,         /* connections that are not links (yet) */
+    TNL_MAX_CLIENTS = 4096,           /* links */
+    TNL_PROBE_MS = 2000,              /* for the holder of a name to show that it lives */
     TNL_REQUEST_HEAD_MAX = 64 * 1024, /* as the service gets it */
-    TNL_PIPELINE_MAX = 16 * 1024,  /* bytes read ahead of the request being answered */
+    TNL_PIPELINE_MAX = 16 * 1024,     /* bytes read ahead of the request being answered */
     TNL_HOST_MAX = 256,
 };
 
@@ -41,8 +43,8 @@ typedef struct tnl_tunnel {
     char host[TNL_HOST_MAX];  /* the registry's key */
     char url[TNL_HOST_MAX + 32];
     char host_header[TNL_HOST_MAX];
-    tnl_list ups;             /* all upstream streams */
-    tnl_list idle;            /* those that are kept idle, the longest idle first */
+    tnl_list ups;  /* all upstream streams */
+    tnl_list idle; /* those that are kept idle, the longest idle first */
     size_t idle_count;
 } tnl_tunnel;
 
@@ -52,14 +54,14 @@ typedef struct tnl_probe {
     struct tnl_peer *peer;
     tnl_timer *timer;
     uint64_t started;
-    tnl_tunnel *wanted;       /* not yet in the registry */
+    tnl_tunnel *wanted; /* not yet in the registry */
 } tnl_probe;
 
 /* A client: its link until there is a session, its session, its tunnels. */
 typedef struct tnl_peer {
     tnl_list node;
     tnl_server *server;
-    tnl_link *link;           /* until closed() */
+    tnl_link *link; /* until closed() */
     tnl_session *session;
     char account[TNL_ACCOUNT_SIZE];
     char from[96];
@@ -79,14 +81,14 @@ struct tnl_server {
     tnl_listener *listeners[TNL_SERVER_MAX_LISTEN];
     char public_scheme[8];
     char public_host[TNL_HOST_MAX];
-    uint16_t public_port;     /* 0: the scheme's own */
-    tnl_map tunnels;          /* by host */
+    uint16_t public_port; /* 0: the scheme's own */
+    tnl_map tunnels;      /* by host */
     tnl_list visitors;
     size_t visitor_count;
     tnl_list peers;
     size_t peer_count;
     uint64_t generation;
-    tnl_timer *sweep;         /* retires upstream streams that have been idle for too long */
+    tnl_timer *sweep; /* retires upstream streams that have been idle for too long */
     tnl_task shutdown;
     tnl_task finish;
     tnl_server_event_cb event;
@@ -104,8 +106,10 @@ void tnl_server_maybe_closed(tnl_server *s);
 
 /* registry.c */
 tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_http_span host);
-/* Makes a tunnel for a label ("@", "" or a DNS label); not in the registry yet. TUNNEL_E_NAME_INVALID, NOMEM. */
-int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, uint64_t id, tnl_str label, tnl_str host_header);
+/* Makes a tunnel for a label ("@", "" or a DNS label); not in the registry yet.
+ * TUNNEL_E_NAME_INVALID, NOMEM. */
+int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, uint64_t id, tnl_str label,
+                   tnl_str host_header);
 int tnl_registry_add(tnl_tunnel *t);
 /* Takes it out of the registry, retires its idle streams, frees it. */
 void tnl_tunnel_free(tnl_tunnel *t);
@@ -114,7 +118,8 @@ int tnl_registry_make_name(tnl_server *s, char *out, size_t size);
 
 /* peer.c */
 /* Takes over the connection; head[0..n): a well-formed upgrade request and what followed it. */
-void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from, const uint8_t *head, size_t n);
+void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from,
+                     const uint8_t *head, size_t n);
 void tnl_peer_close(tnl_peer *p, int code, const char *text);
 
 /* visitor.c */
@@ -124,36 +129,39 @@ void tnl_visitor_close(tnl_list *node);
 /* upstream.c: streams to a tunnel's local service */
 typedef struct tnl_visitor tnl_visitor;
 typedef struct tnl_up {
-    tnl_list idle;            /* in tunnel->idle */
-    tnl_list of_tunnel;       /* in tunnel->ups */
-    tnl_tunnel *tunnel;       /* NULL when the tunnel is gone */
+    tnl_list idle;      /* in tunnel->idle */
+    tnl_list of_tunnel; /* in tunnel->ups */
+    tnl_tunnel *tunnel; /* NULL when the tunnel is gone */
     tnl_stream *stream;
     tnl_http_parser *parser;
     tnl_visitor *visitor;
     uint64_t idle_since;
     uint32_t keep_ms;
     unsigned uses;
-    bool got_bytes;           /* of the present response */
+    bool got_bytes; /* of the present response */
     bool no_reuse;
-    bool leaving;             /* our direction is ended; the service's end is awaited */
-    bool ended;               /* the present response is complete; upgraded: the service has ended its direction */
-    bool upgraded;            /* a 101 came: bytes only from here on */
-    unsigned depth;           /* the parser is on the stack */
-    bool dead;                /* free it when the stack has unwound */
+    bool leaving; /* our direction is ended; the service's end is awaited */
+    bool
+        ended; /* the present response is complete; upgraded: the service has ended its direction */
+    bool upgraded;  /* a 101 came: bytes only from here on */
+    unsigned depth; /* the parser is on the stack */
+    bool dead;      /* free it when the stack has unwound */
 } tnl_up;
 
 /* An idle stream of the tunnel with room for a request's head, or NULL. */
 tnl_up *tnl_up_take(tnl_tunnel *t);
 /* A new stream. TUNNEL_E_GONE (no session), LIMIT, NOMEM. */
 int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port);
-/* After a complete response: back to the pool if it may be kept, else ended, politely if the request was complete too. */
+/* After a complete response: back to the pool if it may be kept, else ended, politely if the
+ * request was complete too. */
 void tnl_up_give_back(tnl_up *u, bool request_done);
 /* Releases the stream (resets it if it is not over) and frees. */
 void tnl_up_drop(tnl_up *u);
 void tnl_up_sweep(tnl_tunnel *t, uint64_t now);
 
-/* exchange.c: what the stream tells the visitor it is bound to. In each of these the visitor may abort, which drops the
- * up: only inside the parser's callbacks does it stay valid, without a visitor. */
+/* exchange.c: what the stream tells the visitor it is bound to. In each of these the visitor may
+ * abort, which drops the up: only inside the parser's callbacks does it stay valid, without a
+ * visitor. */
 int tnl_visitor_on_head(tnl_visitor *v, const tnl_http_head *h);
 int tnl_visitor_on_body(tnl_visitor *v, const uint8_t *p, size_t n);
 int tnl_visitor_on_trailers(tnl_visitor *v, const tnl_http_field *f, size_t n);
@@ -162,7 +170,8 @@ void tnl_visitor_on_end(tnl_visitor *v);
 void tnl_visitor_flush(tnl_visitor *v);
 bool tnl_visitor_blocked(const tnl_visitor *v);
 void tnl_visitor_on_room(tnl_visitor *v);
-/* The stream ended too early or the response is malformed; the up is dropped by the callee. gone: the client itself. */
+/* The stream ended too early or the response is malformed; the up is dropped by the callee. gone:
+ * the client itself. */
 void tnl_visitor_on_failure(tnl_visitor *v, int status, const char *why);
 /* After a 101: bytes for the visitor, and the upstream's end of its direction. */
 size_t tnl_visitor_tunnel_data(tnl_visitor *v, const uint8_t *p, size_t n);

@@ -19,9 +19,10 @@ enum {
     MAX_PROBES = 8,
 };
 
-static const tnl_limits local_limits = {.max_frame = MAX_FRAME, .max_streams = 0, .window = FIRST_WINDOW};
+static const tnl_limits local_limits = {
+    .max_frame = MAX_FRAME, .max_streams = 0, .window = FIRST_WINDOW};
 
-/* --- end of a client --------------------------------------------------------------------------------------------- */
+/* --- end of a client -------------------------------------------------------------------------- */
 
 static void probe_free(tnl_probe *p)
 {
@@ -47,7 +48,8 @@ static void tell_left(tnl_peer *p, int error, const char *detail)
     p->left_told = true;
     if (error == TUNNEL_E_PROTOCOL || error == TUNNEL_E_UNSUPPORTED)
         p->server->stats.broken_links++;
-    tunnel_event e = {.type = TUNNEL_EVENT_CLIENT_LEFT, .account = p->account, .error = error, .text = detail};
+    tunnel_event e = {
+        .type = TUNNEL_EVENT_CLIENT_LEFT, .account = p->account, .error = error, .text = detail};
     tnl_server_tell(p->server, &e);
 }
 
@@ -74,7 +76,7 @@ void tnl_peer_close(tnl_peer *p, int code, const char *text)
     drop_tunnels(p);
 }
 
-/* --- publishing -------------------------------------------------------------------------------------------------- */
+/* --- publishing ------------------------------------------------------------------------------- */
 
 static void send_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
 {
@@ -87,8 +89,10 @@ static void send_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t
 static void refuse(tnl_peer *p, uint64_t tunnel, int code, const char *message)
 {
     uint8_t bytes[512];
-    tnl_publish_failed m = {.tunnel = tunnel, .code = (uint32_t)-code, .message = tnl_str_of(message)};
-    send_control(p, TNL_CONTROL_PUBLISH_FAILED, bytes, tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
+    tnl_publish_failed m = {
+        .tunnel = tunnel, .code = (uint32_t)-code, .message = tnl_str_of(message)};
+    send_control(p, TNL_CONTROL_PUBLISH_FAILED, bytes,
+                 tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
 }
 
 static void publish(tnl_tunnel *t)
@@ -117,7 +121,8 @@ static void displace(tnl_tunnel *holder)
 
 static tnl_tunnel *holder_of(const tnl_tunnel *wanted)
 {
-    return tnl_registry_find(wanted->peer->server, (tnl_http_span){wanted->host, strlen(wanted->host)});
+    return tnl_registry_find(wanted->peer->server,
+                             (tnl_http_span){wanted->host, strlen(wanted->host)});
 }
 
 static void taken(tnl_tunnel *wanted, const char *by)
@@ -137,7 +142,8 @@ static void on_probe_over(void *user)
     tnl_tunnel *wanted = probe->wanted;
     tnl_tunnel *holder = holder_of(wanted);
     probe->wanted = NULL;
-    bool alive = holder && holder->peer->session && tnl_session_last_heard(holder->peer->session) >= probe->started;
+    bool alive = holder && holder->peer->session &&
+                 tnl_session_last_heard(holder->peer->session) >= probe->started;
     bool same_account = holder && strcmp(holder->peer->account, wanted->peer->account) == 0;
     probe_free(probe);
     if (holder && (alive || !same_account)) {
@@ -164,7 +170,8 @@ static int start_probe(tnl_tunnel *wanted, tnl_tunnel *holder)
     }
     probe->peer = p;
     probe->wanted = wanted;
-    /* Heard in this very turn is alive as well: on a fast path the answer comes within the same millisecond. */
+    /* Heard in this very turn is alive as well: on a fast path the answer comes within the same
+     * millisecond. */
     probe->started = tnl_loop_now(p->server->loop);
     tnl_list_add_tail(&p->probes, &probe->node);
     tnl_timer_start(probe->timer, TNL_PROBE_MS);
@@ -201,9 +208,10 @@ static int on_publish(tnl_peer *p, const uint8_t *bytes, size_t n)
     }
     rc = tnl_tunnel_new(&t, p, m.tunnel, m.name, m.host_header);
     if (rc) {
-        refuse(p, m.tunnel, rc, rc == TUNNEL_E_NAME_INVALID
-                                    ? "not a DNS label: use 1 to 63 of a-z, 0-9 and '-', or '@' for the root domain"
-                                    : tunnel_strerror(rc));
+        refuse(p, m.tunnel, rc,
+               rc == TUNNEL_E_NAME_INVALID
+                   ? "not a DNS label: use 1 to 63 of a-z, 0-9 and '-', or '@' for the root domain"
+                   : tunnel_strerror(rc));
         return 0;
     }
     tnl_tunnel *holder = holder_of(t);
@@ -254,12 +262,14 @@ static int on_reauth(tnl_peer *p, const uint8_t *bytes, size_t n)
     int rc = tnl_tokens_check(p->server->config.tokens, m.token, account);
     if (rc == 0 && strcmp(account, p->account) != 0)
         rc = TUNNEL_E_DENIED;
-    tnl_reauth_result result = {.code = (uint32_t)-rc, .message = tnl_str_of(rc ? tunnel_strerror(rc) : "")};
-    send_control(p, TNL_CONTROL_REAUTH_RESULT, out, tnl_reauth_result_encode(out, sizeof(out), &result));
+    tnl_reauth_result result = {.code = (uint32_t)-rc,
+                                .message = tnl_str_of(rc ? tunnel_strerror(rc) : "")};
+    send_control(p, TNL_CONTROL_REAUTH_RESULT, out,
+                 tnl_reauth_result_encode(out, sizeof(out), &result));
     return 0;
 }
 
-/* --- session ----------------------------------------------------------------------------------------------------- */
+/* --- session ---------------------------------------------------------------------------------- */
 
 static void session_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
 {
@@ -296,7 +306,7 @@ static void session_closed(void *user, int error, const char *detail)
 static const tnl_session_events session_events = {
     .open = session_open, .control = session_control, .closed = session_closed};
 
-/* --- link -------------------------------------------------------------------------------------------------------- */
+/* --- link ------------------------------------------------------------------------------------- */
 
 static void replace_older(const tnl_peer *p)
 {
@@ -306,7 +316,8 @@ static void replace_older(const tnl_peer *p)
         next = n->next;
         if (old != p && old->session && strcmp(old->account, p->account) == 0 &&
             memcmp(old->instance, p->instance, TNL_ID_SIZE) == 0)
-            tnl_peer_close(old, TUNNEL_E_REPLACED, "a newer connection of the same client has taken over");
+            tnl_peer_close(old, TUNNEL_E_REPLACED,
+                           "a newer connection of the same client has taken over");
     }
 }
 
@@ -380,7 +391,8 @@ static void on_link_closed(void *user, tnl_link *l, int error, int http_status, 
 
 static const tnl_link_events link_events = {.handshake = on_handshake, .closed = on_link_closed};
 
-void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from, const uint8_t *head, size_t n)
+void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from,
+                     const uint8_t *head, size_t n)
 {
     tnl_transport *t = NULL;
     tnl_link_config config = {.handshake_ms = HANDSHAKE_MS,

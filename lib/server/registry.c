@@ -43,10 +43,12 @@ static void write_url(tnl_tunnel *t, const tnl_server *s)
     char port[8] = "";
     if (s->public_port)
         snprintf(port, sizeof(port), ":%u", s->public_port);
-    snprintf(t->url, sizeof(t->url), "%s://%.63s%s%.200s%s", s->public_scheme, label, dot, s->public_host, port);
+    snprintf(t->url, sizeof(t->url), "%s://%.63s%s%.200s%s", s->public_scheme, label, dot,
+             s->public_host, port);
 }
 
-int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, uint64_t id, tnl_str label, tnl_str host_header)
+int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, uint64_t id, tnl_str label,
+                   tnl_str host_header)
 {
     tnl_server *s = peer->server;
     tnl_tunnel *t = tnl_calloc(1, sizeof(*t));
@@ -122,18 +124,20 @@ void tnl_tunnel_free(tnl_tunnel *t)
 int tnl_registry_make_name(tnl_server *s, char *out, size_t size)
 {
     static const char *const adjectives[] = {
-        "amber", "bold",  "brave", "bright", "brisk", "calm",  "clear",  "clever", "cosy",  "crisp", "eager",
-        "early", "fair",  "fleet", "fond",   "fresh", "gentle", "glad",  "golden", "grand", "happy", "keen",
-        "kind",  "light", "lively", "lucky", "merry", "mild",  "neat",   "noble",  "proud", "quick", "quiet",
-        "rapid", "ready", "royal", "sharp",  "shiny", "silent", "silver", "smart", "smooth", "snowy", "solid",
-        "sunny", "sweet", "swift", "tidy",   "vivid", "warm",  "wise",   "young"};
+        "amber",  "bold",  "brave",  "bright", "brisk", "calm",   "clear",  "clever", "cosy",
+        "crisp",  "eager", "early",  "fair",   "fleet", "fond",   "fresh",  "gentle", "glad",
+        "golden", "grand", "happy",  "keen",   "kind",  "light",  "lively", "lucky",  "merry",
+        "mild",   "neat",  "noble",  "proud",  "quick", "quiet",  "rapid",  "ready",  "royal",
+        "sharp",  "shiny", "silent", "silver", "smart", "smooth", "snowy",  "solid",  "sunny",
+        "sweet",  "swift", "tidy",   "vivid",  "warm",  "wise",   "young"};
     static const char *const nouns[] = {
-        "badger", "beaver", "bison",  "canyon", "cedar",  "cloud",  "comet",  "coral",  "crane", "creek", "dawn",
-        "delta",  "dune",   "eagle",  "falcon", "fern",   "finch",  "forest", "fox",    "glacier", "grove", "harbor",
-        "hawk",   "heron",  "island", "lagoon", "lake",   "lark",   "lynx",   "maple",  "meadow", "moon",  "moss",
-        "oak",    "ocean",  "otter",  "owl",    "panda",  "pearl",  "pine",   "planet", "puma",  "raven", "reef",
-        "ridge",  "river",  "robin",  "seal",   "sparrow", "star",  "stone",  "summit", "swan",  "tiger", "valley",
-        "walrus", "willow", "wolf",   "wren",   "zebra"};
+        "badger", "beaver",  "bison",  "canyon",  "cedar",  "cloud",  "comet",  "coral",  "crane",
+        "creek",  "dawn",    "delta",  "dune",    "eagle",  "falcon", "fern",   "finch",  "forest",
+        "fox",    "glacier", "grove",  "harbor",  "hawk",   "heron",  "island", "lagoon", "lake",
+        "lark",   "lynx",    "maple",  "meadow",  "moon",   "moss",   "oak",    "ocean",  "otter",
+        "owl",    "panda",   "pearl",  "pine",    "planet", "puma",   "raven",  "reef",   "ridge",
+        "river",  "robin",   "seal",   "sparrow", "star",   "stone",  "summit", "swan",   "tiger",
+        "valley", "walrus",  "willow", "wolf",    "wren",   "zebra"};
     enum { TRIES = 16 };
     for (int i = 0; i < TRIES; i++) {
         uint32_t r[3];
@@ -141,7 +145,8 @@ int tnl_registry_make_name(tnl_server *s, char *out, size_t size)
         int rc = tnl_random(r, sizeof(r));
         if (rc)
             return rc;
-        snprintf(out, size, "%s-%s-%04u", adjectives[r[0] % (sizeof(adjectives) / sizeof(*adjectives))],
+        snprintf(out, size, "%s-%s-%04u",
+                 adjectives[r[0] % (sizeof(adjectives) / sizeof(*adjectives))],
                  nouns[r[1] % (sizeof(nouns) / sizeof(*nouns))], r[2] % 10000);
         int n = snprintf(host, sizeof(host), "%s.%s", out, s->config.domain);
         if (n > 0 && (size_t)n < sizeof(host) && !tnl_map_get(&s->tunnels, host, (size_t)n))

@@ -22,24 +22,28 @@ bool tnl_reserved_is(const tnl_http_head *h)
     return h->path.n == n || h->path.p[n] == '/' || h->path.p[n] == '?';
 }
 
-static void answer_json(tnl_visitor *v, int status, const char *json, const char *name, const char *value)
+static void answer_json(tnl_visitor *v, int status, const char *json, const char *name,
+                        const char *value)
 {
     tnl_http_field fields[2] = {{{"Cache-Control", 13}, {"no-store", 8}}};
     size_t count = 1;
     if (name)
         fields[count++] = (tnl_http_field){{name, strlen(name)}, {value, strlen(value)}};
-    tnl_http_reply r = {
-        .status = status, .content_type = "application/json", .fields = fields, .field_count = count};
+    tnl_http_reply r = {.status = status,
+                        .content_type = "application/json",
+                        .fields = fields,
+                        .field_count = count};
     tnl_visitor_reply(v, &r, json, strlen(json));
 }
 
-static void refuse_link(tnl_visitor *v, int status, int error, const char *message, const char *name,
-                        const char *value)
+static void refuse_link(tnl_visitor *v, int status, int error, const char *message,
+                        const char *name, const char *value)
 {
     char json[256];
     v->server->stats.refused_links++;
     v->close_after = true;
-    snprintf(json, sizeof(json), "{\"error\":\"%s\",\"message\":\"%s\"}\n", tunnel_error_name(error), message);
+    snprintf(json, sizeof(json), "{\"error\":\"%s\",\"message\":\"%s\"}\n",
+             tunnel_error_name(error), message);
     answer_json(v, status, json, name, value);
 }
 
@@ -72,25 +76,31 @@ static void answer_link(tnl_visitor *v)
     if (!tnl_http_is(h->method, "GET")) {
         refuse_link(v, 405, TUNNEL_E_INVALID, "a link is opened with GET", "Allow", "GET");
     } else if (account_of(v, v->account)) {
-        refuse_link(v, 401, TUNNEL_E_AUTH_FAILED, "the token is not one of this server's", "WWW-Authenticate",
-                    "Bearer");
+        refuse_link(v, 401, TUNNEL_E_AUTH_FAILED, "the token is not one of this server's",
+                    "WWW-Authenticate", "Bearer");
     } else if (!h->upgrade || !tnl_http_has_token(h, "Upgrade", "websocket")) {
         refuse_link(v, 426, TUNNEL_E_INVALID, "a link is a WebSocket", "Upgrade", "websocket");
     } else if (!version || !tnl_http_is(version->value, "13")) {
-        refuse_link(v, 426, TUNNEL_E_INVALID, "WebSocket version 13 is needed", "Sec-WebSocket-Version", "13");
+        refuse_link(v, 426, TUNNEL_E_INVALID, "WebSocket version 13 is needed",
+                    "Sec-WebSocket-Version", "13");
     } else if (!key || !is_websocket_key(key->value)) {
-        refuse_link(v, 400, TUNNEL_E_INVALID, "Sec-WebSocket-Key is not base64 of 16 bytes", NULL, NULL);
+        refuse_link(v, 400, TUNNEL_E_INVALID, "Sec-WebSocket-Key is not base64 of 16 bytes", NULL,
+                    NULL);
     } else if (!tnl_http_has_token(h, "Sec-WebSocket-Protocol", "tunnel.v1")) {
-        refuse_link(v, 400, TUNNEL_E_VERSION, "the sub-protocol tunnel.v1 must be offered", NULL, NULL);
+        refuse_link(v, 400, TUNNEL_E_VERSION, "the sub-protocol tunnel.v1 must be offered", NULL,
+                    NULL);
     } else if (v->server->closing) {
         refuse_link(v, 503, TUNNEL_E_GONE, "the server is shutting down", "Retry-After", "2");
     } else if (v->server->peer_count >= TNL_MAX_CLIENTS) {
-        refuse_link(v, 503, TUNNEL_E_LIMIT, "the server has as many clients as it takes", "Retry-After", "60");
-    } else if (tnl_buf_addf(&v->out,
-                            "GET " PREFIX "/link HTTP/1.1\r\nHost: tunnel\r\nUpgrade: websocket\r\n"
-                            "Connection: Upgrade\r\nSec-WebSocket-Key: %.24s\r\nSec-WebSocket-Version: 13\r\n"
-                            "Sec-WebSocket-Protocol: tunnel.v1\r\n\r\n",
-                            key->value.p)) {
+        refuse_link(v, 503, TUNNEL_E_LIMIT, "the server has as many clients as it takes",
+                    "Retry-After", "60");
+    } else if (
+        tnl_buf_addf(
+            &v->out,
+            "GET " PREFIX "/link HTTP/1.1\r\nHost: tunnel\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: %.24s\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: tunnel.v1\r\n\r\n",
+            key->value.p)) {
         tnl_visitor_abort(v);
     } else {
         v->link_taken = true;
@@ -103,7 +113,8 @@ static void answer_health(tnl_visitor *v, bool ready)
     if (!tnl_http_is(v->head->method, "GET") && !v->head_request)
         answer_json(v, 405, "{\"error\":\"METHOD_NOT_ALLOWED\"}\n", "Allow", "GET, HEAD");
     else if (ready)
-        answer_json(v, ok ? 200 : 503, ok ? "{\"status\":\"ready\"}\n" : "{\"status\":\"not ready\"}\n", NULL, NULL);
+        answer_json(v, ok ? 200 : 503,
+                    ok ? "{\"status\":\"ready\"}\n" : "{\"status\":\"not ready\"}\n", NULL, NULL);
     else
         answer_json(v, 200, "{\"status\":\"live\"}\n", NULL, NULL);
 }

@@ -24,7 +24,7 @@ void tnl_server_on_event(tnl_server *s, tnl_server_event_cb cb, void *user)
     s->event_user = user;
 }
 
-/* --- making ------------------------------------------------------------------------------------------------------ */
+/* --- making ----------------------------------------------------------------------------------- */
 
 static void free_certs(tnl_server_config *c)
 {
@@ -55,7 +55,8 @@ static int load_certificates(const tnl_server *s, tnl_tls_server **out, char *de
     if (rc)
         return rc;
     for (size_t i = 0; i < s->config.cert_count && rc == 0; i++)
-        rc = tnl_tls_server_add(tls, s->config.certs[i].cert_file, s->config.certs[i].key_file, detail, size);
+        rc = tnl_tls_server_add(tls, s->config.certs[i].cert_file, s->config.certs[i].key_file,
+                                detail, size);
     if (rc)
         tnl_tls_server_unref(tls);
     else
@@ -98,7 +99,8 @@ static void on_finish(void *user)
         closed(closed_user);
 }
 
-/* At the end of the turn: an event in which the server is closed may come from the midst of any visitor or client. */
+/* At the end of the turn: an event in which the server is closed may come from the midst of any
+ * visitor or client. */
 static void on_shutdown(void *user)
 {
     tnl_server *s = user;
@@ -108,7 +110,8 @@ static void on_shutdown(void *user)
     }
     for (tnl_list *n = s->peers.next, *next; n != &s->peers; n = next) {
         next = n->next;
-        tnl_peer_close(TNL_CONTAINER(n, tnl_peer, node), TUNNEL_E_GONE, "the server is shutting down");
+        tnl_peer_close(TNL_CONTAINER(n, tnl_peer, node), TUNNEL_E_GONE,
+                       "the server is shutting down");
     }
     tnl_server_maybe_closed(s);
 }
@@ -119,7 +122,8 @@ static void ws_log(void *user, const char *line)
     (void)line;
 }
 
-int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *config, char *detail, size_t size)
+int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *config, char *detail,
+                   size_t size)
 {
     uint64_t seed;
     tnl_server *s = tnl_calloc(1, sizeof(*s));
@@ -153,7 +157,7 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     return 0;
 }
 
-/* --- listening --------------------------------------------------------------------------------------------------- */
+/* --- listening -------------------------------------------------------------------------------- */
 
 static void on_accept_plain(void *user, tnl_conn *c)
 {
@@ -178,7 +182,8 @@ static void tell_listening(tnl_server *s, size_t i)
     tnl_server_tell(s, &e);
 }
 
-/* What visitors' URLs are made of: --public-url, else the first TLS listener, else the first one. */
+/* What visitors' URLs are made of: --public-url, else the first TLS listener, else the first one.
+ */
 static void choose_public(tnl_server *s)
 {
     const tnl_server_config *c = &s->config;
@@ -209,8 +214,8 @@ int tnl_server_start(tnl_server *s, char *detail, size_t size)
         return TUNNEL_E_STATE;
     for (size_t i = 0; i < s->config.listen_count; i++) {
         const tnl_server_listen *l = &s->config.listen[i];
-        int rc = tnl_listener_new(&s->listeners[i], s->loop, l->address, l->tls ? on_accept_tls : on_accept_plain, s,
-                                  detail, size);
+        int rc = tnl_listener_new(&s->listeners[i], s->loop, l->address,
+                                  l->tls ? on_accept_tls : on_accept_plain, s, detail, size);
         if (rc) {
             while (i-- > 0) {
                 tnl_listener_free(s->listeners[i]);
@@ -245,7 +250,7 @@ const tnl_server_stats *tnl_server_get_stats(const tnl_server *s)
     return &s->stats;
 }
 
-/* --- the end ----------------------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 void tnl_server_maybe_closed(tnl_server *s)
 {

@@ -42,7 +42,8 @@ typedef struct tnl_server_config {
 
 typedef void (*tnl_server_event_cb)(void *user, const tunnel_event *e);
 
-int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *config, char *detail, size_t size);
+int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *config, char *detail,
+                   size_t size);
 void tnl_server_on_event(tnl_server *s, tnl_server_event_cb cb, void *user);
 int tnl_server_start(tnl_server *s, char *detail, size_t size);
 int tnl_server_reload_certificates(tnl_server *s, char *detail, size_t size);

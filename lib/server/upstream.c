@@ -8,11 +8,12 @@
 #include "wire/text.h"
 
 /*
- * A stream to a tunnel's local service and the parser of what comes back. It is bound to a visitor for one exchange, and
- * kept idle between two where that is safe: anything that comes while it is idle retires it.
+ * A stream to a tunnel's local service and the parser of what comes back. It is bound to a visitor
+ * for one exchange, and kept idle between two where that is safe: anything that comes while it is
+ * idle retires it.
  */
 
-/* --- parser ------------------------------------------------------------------------------------------------------ */
+/* --- parser ----------------------------------------------------------------------------------- */
 
 static int on_head(void *user, const tnl_http_head *h)
 {
@@ -21,11 +22,14 @@ static int on_head(void *user, const tnl_http_head *h)
         const tnl_http_field *f = tnl_http_find(h, "Keep-Alive");
         u->keep_ms = TNL_POOL_IDLE_MS;
         u->no_reuse = u->no_reuse || !h->keep_alive || h->framing == TNL_HTTP_UNTIL_CLOSE;
-        const char *timeout = f && f->value.n >= 9 ? memmem(f->value.p, f->value.n, "timeout=", 8) : NULL;
+        const char *timeout = f && f->value.n >= 9 ? memmem(f->value.p, f->value.n, "timeout=", 8)
+                                                   : NULL;
         if (timeout && timeout + 8 < f->value.p + f->value.n) {
-            /* One second less than the upstream says, so that its close and our request do not cross. */
+            /* One second less than the upstream says, so that its close and our request do not
+             * cross. */
             unsigned seconds = (unsigned)(timeout[8] - '0');
-            bool more = timeout + 9 < f->value.p + f->value.n && timeout[9] >= '0' && timeout[9] <= '9';
+            bool more = timeout + 9 < f->value.p + f->value.n && timeout[9] >= '0' &&
+                        timeout[9] <= '9';
             if (seconds < 5 && !more)
                 u->keep_ms = seconds > 1 ? (seconds - 1) * 1000 : 0;
         }
@@ -57,7 +61,7 @@ static int on_end(void *user)
 static const tnl_http_events parser_events = {
     .head = on_head, .body = on_body, .trailers = on_trailers, .end = on_end};
 
-/* --- stream ------------------------------------------------------------------------------------------------------ */
+/* --- stream ----------------------------------------------------------------------------------- */
 
 static void up_free(tnl_up *u)
 {
@@ -88,7 +92,8 @@ void tnl_up_drop(tnl_up *u)
     up_free(u);
 }
 
-/* The polite end of a stream that is not needed any more: the service sees its connection end, not break. */
+/* The polite end of a stream that is not needed any more: the service sees its connection end, not
+ * break. */
 static void leave(tnl_up *u)
 {
     leave_idle(u);
@@ -166,7 +171,8 @@ static void stream_fin(void *user)
         tnl_visitor_on_end(u->visitor);
 }
 
-/* What a failed open or an aborted stream means for the visitor: 503 the client is gone, 504 too slow, else 502. */
+/* What a failed open or an aborted stream means for the visitor: 503 the client is gone, 504 too
+ * slow, else 502. */
 static int status_of(const tnl_up *u, uint32_t code)
 {
     if (!u->tunnel || !u->tunnel->peer->session || !tnl_session_mux(u->tunnel->peer->session))
@@ -194,7 +200,7 @@ static void stream_room(void *user)
 static const tnl_stream_events stream_events = {
     .data = stream_data, .fin = stream_fin, .reset = stream_reset, .room = stream_room};
 
-/* --- pool -------------------------------------------------------------------------------------------------------- */
+/* --- pool ------------------------------------------------------------------------------------- */
 
 tnl_up *tnl_up_take(tnl_tunnel *t)
 {

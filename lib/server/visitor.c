@@ -23,7 +23,7 @@ uint64_t tnl_now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* --- the end ----------------------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static void drop_up(tnl_visitor *v)
 {
@@ -88,7 +88,7 @@ static void on_closed(void *user, int error, const char *detail)
     visitor_free(v);
 }
 
-/* --- answers of our own ------------------------------------------------------------------------------------------ */
+/* --- answers of our own ----------------------------------------------------------------------- */
 
 void tnl_visitor_write(tnl_visitor *v, const tnl_iov *iov, size_t n)
 {
@@ -119,7 +119,8 @@ static tnl_http_reply reply_of(tnl_visitor *v, int status)
     if (v->request_framing != TNL_HTTP_NO_BODY && !v->request_done)
         v->close_after = true;
     v->note.status = status;
-    return (tnl_http_reply){.status = status, .minor = 1, .head_request = v->head_request, .close = v->close_after};
+    return (tnl_http_reply){
+        .status = status, .minor = 1, .head_request = v->head_request, .close = v->close_after};
 }
 
 void tnl_visitor_answer(tnl_visitor *v, int status, const char *text)
@@ -141,7 +142,7 @@ void tnl_visitor_reply(tnl_visitor *v, const tnl_http_reply *given, const void *
     send_own(v, &out, tnl_http_write_reply(&out, &r, body, n));
 }
 
-/* --- requests ---------------------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static void take_note(tnl_visitor *v, const tnl_http_head *h)
 {
@@ -209,7 +210,8 @@ static void refuse(tnl_visitor *v, int status, const char *text)
     v->close_after = true;
     if (!v->in_request) {
         /* There is no head: of the request it was to be nothing is known, but it counts as one. */
-        v->note = (tnl_request_note){.method = "-", .host = "-", .path = "-", .started_us = tnl_now_us()};
+        v->note = (tnl_request_note){
+            .method = "-", .host = "-", .path = "-", .started_us = tnl_now_us()};
         v->in_request = true;
         v->head_request = v->told = v->head_sent = false;
         v->request_framing = TNL_HTTP_NO_BODY;
@@ -269,14 +271,16 @@ static void consume(tnl_visitor *v, const uint8_t *p, size_t n)
         tnl_visitor_abort(v);
 }
 
-/* The answer is complete: the next request, of which much may have been read already, or the end. */
+/* The answer is complete: the next request, of which much may have been read already, or the end.
+ */
 static void on_go_on(void *user)
 {
     tnl_visitor *v = user;
     if (v->closing)
         return;
     if (tnl_conn_pending(v->conn)) {
-        /* Who does not read what he asked for gets nothing further; on_drained() comes back here. */
+        /* Who does not read what he asked for gets nothing further; on_drained() comes back here.
+         */
         tnl_visitor_watch(v);
         return;
     }
@@ -304,7 +308,7 @@ static void on_go_on(void *user)
         tnl_conn_resume(v->conn);
 }
 
-/* --- connection -------------------------------------------------------------------------------------------------- */
+/* --- connection ------------------------------------------------------------------------------- */
 
 static size_t on_space(void *user, uint8_t **p)
 {
@@ -367,7 +371,8 @@ static void on_eof(void *user)
             tnl_visitor_finish(v);
         return;
     }
-    /* A visitor who ends its direction has left, as for nginx; an answer that is complete still goes out. */
+    /* A visitor who ends its direction has left, as for nginx; an answer that is complete still
+     * goes out. */
     if (v->in_request && !v->response_done)
         tnl_visitor_close(&v->node);
     else
@@ -398,7 +403,8 @@ void tnl_visitor_watch(tnl_visitor *v)
 static void end_waiting(tnl_visitor *v)
 {
     /* An upload that does not get on may as well be the service's fault, which does not read. */
-    bool service = v->request_done || (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK);
+    bool service = v->request_done ||
+                   (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK);
     if (!v->in_request && tnl_http_idle(v->parser))
         tnl_visitor_finish(v);
     else if (service)
@@ -422,10 +428,15 @@ static void on_timer(void *user)
         tnl_visitor_watch(v);
 }
 
-static const tnl_conn_events conn_events = {
-    .space = on_space, .data = on_data, .eof = on_eof, .drained = on_drained, .ready = on_ready, .closed = on_closed};
+static const tnl_conn_events conn_events = {.space = on_space,
+                                            .data = on_data,
+                                            .eof = on_eof,
+                                            .drained = on_drained,
+                                            .ready = on_ready,
+                                            .closed = on_closed};
 
-/* The head of the upgrade was written afresh into out, so that libwebsockets sees a well-formed one only. */
+/* The head of the upgrade was written afresh into out, so that libwebsockets sees a well-formed one
+ * only. */
 static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
 {
     char from[sizeof(v->peer.host) + 8];
@@ -435,7 +446,8 @@ static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
         tnl_visitor_abort(v);
         return;
     }
-    tnl_peer_accept(v->server, v->conn, v->account, from, tnl_buf_bytes(&v->out), tnl_buf_len(&v->out));
+    tnl_peer_accept(v->server, v->conn, v->account, from, tnl_buf_bytes(&v->out),
+                    tnl_buf_len(&v->out));
     visitor_free(v);
 }
 

@@ -18,7 +18,8 @@ typedef struct tnl_request_note {
 } tnl_request_note;
 
 /*
- * A visitor's connection. Requests are answered one after the other; bytes read ahead wait in `ahead`.
+ * A visitor's connection. Requests are answered one after the other; bytes read ahead wait in
+ * `ahead`.
  *
  *   between requests   in_request false, up NULL
  *   reading a request  in_request true
@@ -32,34 +33,36 @@ struct tnl_visitor {
     tnl_conn *conn;
     tnl_http_parser *parser;
     tnl_timer *timer;
-    tnl_task go_on;          /* the next request, when the stack has unwound */
+    tnl_task go_on; /* the next request, when the stack has unwound */
     tnl_up *up;
     tnl_buf ahead;
-    tnl_buf out;             /* small pieces of an answer, until the bytes at hand are parsed; the head of a link */
+    tnl_buf
+        out; /* small pieces of an answer, until the bytes at hand are parsed; the head of a link */
     tnl_address peer;
     bool tls;
-    bool ready;              /* the TLS handshake is complete */
-    bool closing;            /* nothing more is read or written by us */
-    bool in_request;         /* a request's head is complete, its answer not */
-    bool request_done;       /* all of the request was read */
-    bool answered;           /* the answer's head is in `out` at least */
-    bool head_sent;          /* and has left it */
+    bool ready;        /* the TLS handshake is complete */
+    bool closing;      /* nothing more is read or written by us */
+    bool in_request;   /* a request's head is complete, its answer not */
+    bool request_done; /* all of the request was read */
+    bool answered;     /* the answer's head is in `out` at least */
+    bool head_sent;    /* and has left it */
     bool response_done;
     bool close_after;
-    bool link_taken;         /* the connection has become a client's link */
+    bool link_taken; /* the connection has become a client's link */
     bool head_request;
     bool upgrade_asked;
-    bool eof_seen;           /* upgraded: the visitor has ended its direction */
-    bool trailers_sent;      /* of the response */
+    bool eof_seen;      /* upgraded: the visitor has ended its direction */
+    bool trailers_sent; /* of the response */
     bool request_trailers_sent;
-    bool told;               /* the events about this request went out */
-    bool retriable;          /* may be sent again over a fresh stream: safe, no body, nothing came back yet */
+    bool told; /* the events about this request went out */
+    bool
+        retriable; /* may be sent again over a fresh stream: safe, no body, nothing came back yet */
     int minor;
-    uint64_t taken;          /* by the visitor of what was written, at the last look */
+    uint64_t taken; /* by the visitor of what was written, at the last look */
     tnl_http_framing request_framing;
     tnl_http_framing response_framing;
-    const tnl_http_head *head; /* of the present request, valid until tnl_http_next() */
-    tnl_tunnel *tunnel;      /* while the exchange is being started only */
+    const tnl_http_head *head;      /* of the present request, valid until tnl_http_next() */
+    tnl_tunnel *tunnel;             /* while the exchange is being started only */
     char account[TNL_ACCOUNT_SIZE]; /* of a link */
     tnl_request_note note;
 };
@@ -74,12 +77,14 @@ int tnl_exchange_request_trailers(tnl_visitor *v, const tnl_http_field *f, size_
 int tnl_exchange_request_end(tnl_visitor *v);
 
 /* visitor.c */
-/* Answers with a page (text) and ends the request; closes afterwards unless the request was complete and allows more. */
+/* Answers with a page (text) and ends the request; closes afterwards unless the request was
+ * complete and allows more. */
 void tnl_visitor_answer(tnl_visitor *v, int status, const char *text);
 void tnl_visitor_reply(tnl_visitor *v, const tnl_http_reply *given, const void *body, size_t n);
 /* Writes to the visitor; a failure shows in closed(). */
 void tnl_visitor_write(tnl_visitor *v, const tnl_iov *iov, size_t n);
-/* The answer has begun: from here on only a visitor who takes nothing of it for very long is cut off. */
+/* The answer has begun: from here on only a visitor who takes nothing of it for very long is cut
+ * off. */
 void tnl_visitor_watch(tnl_visitor *v);
 /* Ends the connection: politely (what was written arrives), or at once. */
 void tnl_visitor_finish(tnl_visitor *v);

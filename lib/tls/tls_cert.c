@@ -11,8 +11,7 @@
 
 enum { MAX_FILE = 8 * 1024 * 1024 };
 
-/* --- files --------------------------------------------------------------------------------------
- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static int explain_errno(const char *file, int number, char *detail, size_t size)
 {
@@ -126,8 +125,7 @@ int tnl_tls_load_key(mbedtls_pk_context *key, const char *file, tnl_tls_ctx *ctx
     return rc;
 }
 
-/* --- names --------------------------------------------------------------------------------------
- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 /* 2, 1 or 0 as tnl_tls_cert_fits(), for one name of a certificate. */
 static int fits(const char *pattern, size_t n, const char *name)

@@ -43,8 +43,7 @@ static tls_conn *of(tnl_conn *c)
     return TNL_CONTAINER(c, tls_conn, base);
 }
 
-/* --- the end ------------------------------------------------------------------------------------
- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static void give_back(tls_conn *t)
 {
@@ -154,8 +153,7 @@ static void on_limit(void *user)
     fail(user, TUNNEL_E_TIMEOUT, "the TLS handshake took too long");
 }
 
-/* --- mbedTLS's reading and writing --------------------------------------------------------------
- */
+/* --- mbedTLS's reading and writing ------------------------------------------------------------ */
 
 static int bio_send(void *user, const unsigned char *p, size_t n)
 {
@@ -193,8 +191,7 @@ static bool has_input(const tls_conn *t)
     return tnl_buf_len(&t->held) || t->fresh_n || mbedtls_ssl_get_bytes_avail(&t->ssl);
 }
 
-/* --- moving on ----------------------------------------------------------------------------------
- */
+/* --- moving on -------------------------------------------------------------------------------- */
 
 static void handshake(tls_conn *t)
 {
@@ -291,8 +288,7 @@ static void on_work(void *user)
     pump(user);
 }
 
-/* --- the lower connection's events --------------------------------------------------------------
- */
+/* --- the lower connection's events ------------------------------------------------------------ */
 
 static size_t lower_space(void *user, uint8_t **p)
 {
@@ -362,8 +358,7 @@ static const tnl_conn_events lower_events = {
     .closed = lower_closed,
 };
 
-/* --- the user's calls ---------------------------------------------------------------------------
- */
+/* --- the user's calls ------------------------------------------------------------------------- */
 
 /* Makes records of p[0..n). */
 static int encrypt(tls_conn *t, const uint8_t *p, size_t n)
@@ -485,8 +480,7 @@ static const tnl_conn_ops tls_ops = {
     .peer = tls_peer,
 };
 
-/* --- birth --------------------------------------------------------------------------------------
- */
+/* --- birth ------------------------------------------------------------------------------------ */
 
 int tnl_tls_conn_set_server_name(void *conn, const char *name)
 {

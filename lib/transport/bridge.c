@@ -50,8 +50,7 @@ static void finish_outer(tnl_bridge *b)
     tnl_conn_finish(b->outer);
 }
 
-/* --- the connection -----------------------------------------------------------------------------
- */
+/* --- the connection --------------------------------------------------------------------------- */
 
 static size_t outer_space(void *user, uint8_t **p)
 {
@@ -112,8 +111,7 @@ static const tnl_conn_events outer_events = {
     .closed = outer_closed,
 };
 
-/* --- the local end ------------------------------------------------------------------------------
- */
+/* --- the local end ---------------------------------------------------------------------------- */
 
 static size_t inner_space(void *user, uint8_t **p)
 {
@@ -159,8 +157,7 @@ static const tnl_conn_events inner_events = {
     .closed = inner_closed,
 };
 
-/* --- the whole ----------------------------------------------------------------------------------
- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 void tnl_bridge_discard(tnl_conn *c)
 {

@@ -9,8 +9,8 @@
 #include "io/loop.h"
 
 /*
- * A transport carries a byte stream of frames between two ends, in batches. It knows nothing of frames: what pull()
- * gave at one end arrives in order, cut anywhere, at data() of the other.
+ * A transport carries a byte stream of frames between two ends, in batches. It knows nothing of
+ * frames: what pull() gave at one end arrives in order, cut anywhere, at data() of the other.
  */
 typedef struct tnl_transport tnl_transport;
 
@@ -19,12 +19,14 @@ typedef struct tnl_transport_events {
     void (*opened)(void *user);
     /* n bytes arrived; used up before returning. */
     void (*data)(void *user, const uint8_t *p, size_t n);
-    /* Fill out[0..cap) with what is ready to go; returns how much (0: nothing). Called after tnl_transport_wake() when
-     * the transport can write, and again as long as it returned something. */
+    /* Fill out[0..cap) with what is ready to go; returns how much (0: nothing). Called after
+     * tnl_transport_wake() when the transport can write, and again as long as it returned
+     * something. */
     size_t (*pull)(void *user, uint8_t *out, size_t cap);
-    /* Gone; exactly once, also for a connect that failed; the pointer is invalid afterwards. Never from inside a call
-     * of the user into the transport. error 0: closed by tnl_transport_close(). http_status: what the server answered
-     * instead of 101 (0: none); detail: one line, e.g. the reason the server's error body gave. */
+    /* Gone; exactly once, also for a connect that failed; the pointer is invalid afterwards. Never
+     * from inside a call of the user into the transport. error 0: closed by tnl_transport_close().
+     * http_status: what the server answered instead of 101 (0: none); detail: one line, e.g. the
+     * reason the server's error body gave. */
     void (*closed)(void *user, int error, int http_status, const char *detail);
 } tnl_transport_events;
 
@@ -46,53 +48,56 @@ static inline void tnl_transport_wake(tnl_transport *t)
 }
 
 /*
- * Sends what pull() gives right now (one batch, still in this turn if there is room), closes politely; closed() follows
- * soon (bounded by 2 s). data() does not come any more.
+ * Sends what pull() gives right now (one batch, still in this turn if there is room), closes
+ * politely; closed() follows soon (bounded by 2 s). data() does not come any more.
  */
 static inline void tnl_transport_close(tnl_transport *t)
 {
     t->ops->close(t);
 }
 
-/* The biggest batch a transport pulls: also the greatest WebSocket message either end sends or accepts. */
+/* The biggest batch a transport pulls: also the greatest WebSocket message either end sends or
+ * accepts. */
 enum { TNL_TRANSPORT_BATCH = 64 * 1024 };
 
-/* --- WebSocket (RFC 6455), binary messages, libwebsockets ------------------------------------------------------- */
+/* --- WebSocket (RFC 6455), binary messages, libwebsockets ------------------------------------- */
 
 /* The WebSocket engine of one loop: every WebSocket transport of that loop hangs off it. */
 typedef struct tnl_ws tnl_ws;
 typedef void (*tnl_ws_log)(void *user, const char *line);
 
 int tnl_ws_new(tnl_ws **out, tnl_loop *l, tnl_ws_log log, void *user);
-/* All transports must have been closed. Asynchronous inside: the loop must run on afterwards (tnl_loop_free does). */
+/* All transports must have been closed. Asynchronous inside: the loop must run on afterwards
+ * (tnl_loop_free does). */
 void tnl_ws_free(tnl_ws *w);
 
 /*
- * Server: takes over `c` (also on failure), on which the bytes head[0..n) have been read: a complete, well-formed
- * WebSocket upgrade request (the caller has checked method, Upgrade, Connection, Sec-WebSocket-Key and -Version) and
- * anything that followed it. A plain socket is handed to libwebsockets itself, anything else is bridged. A text
- * message, or a message greater than TNL_TRANSPORT_BATCH, closes the transport with TUNNEL_E_PROTOCOL (WebSocket close
- * codes 1003 and 1009).
- * Errors: TUNNEL_E_VERSION when the sub-protocol tunnel.v1 is not offered (the client was answered 400), PROTOCOL for a
- * head without a key, NOMEM, IO.
+ * Server: takes over `c` (also on failure), on which the bytes head[0..n) have been read: a
+ * complete, well-formed WebSocket upgrade request (the caller has checked method, Upgrade,
+ * Connection, Sec-WebSocket-Key and -Version) and anything that followed it. A plain socket is
+ * handed to libwebsockets itself, anything else is bridged. A text message, or a message greater
+ * than TNL_TRANSPORT_BATCH, closes the transport with TUNNEL_E_PROTOCOL (WebSocket close codes 1003
+ * and 1009). Errors: TUNNEL_E_VERSION when the sub-protocol tunnel.v1 is not offered (the client
+ * was answered 400), PROTOCOL for a head without a key, NOMEM, IO.
  */
 int tnl_ws_accept(tnl_transport **out, tnl_ws *w, tnl_conn *c, const uint8_t *head, size_t n,
                   const tnl_transport_events *ev, void *user);
 
 /*
- * Client: takes over `c` (also on failure), a ready connection to the server, and upgrades it: GET path with
- * Host: host and Authorization: authorization (NULL: none). The server's answer is read by us: anything but 101 ends in
- * closed() with its status and, for a JSON body with "error" and "message" members (at most 4 KiB), the detail
- * "ERROR: message". 10 s for the answer. The error given is the one the body names ("AUTH_FAILED" and so on), else what
- * the status stands for: 401 AUTH_FAILED, 403 DENIED, 407 PROXY, 426 VERSION, 408, 429 and 5xx REFUSED, others NOT_TUNNEL.
+ * Client: takes over `c` (also on failure), a ready connection to the server, and upgrades it: GET
+ * path with Host: host and Authorization: authorization (NULL: none). The server's answer is read
+ * by us: anything but 101 ends in closed() with its status and, for a JSON body with "error" and
+ * "message" members (at most 4 KiB), the detail "ERROR: message". 10 s for the answer. The error
+ * given is the one the body names ("AUTH_FAILED" and so on), else what the status stands for: 401
+ * AUTH_FAILED, 403 DENIED, 407 PROXY, 426 VERSION, 408, 429 and 5xx REFUSED, others NOT_TUNNEL.
  * Errors: TUNNEL_E_INVALID for control characters in the arguments, NOMEM.
  */
 int tnl_ws_connect(tnl_transport **out, tnl_ws *w, tnl_conn *c, const char *host, const char *path,
                    const char *authorization, const tnl_transport_events *ev, void *user);
 
-/* --- an in-memory pair, for tests ---------------------------------------------------------------------------------- */
+/* --- an in-memory pair, for tests ------------------------------------------------------------- */
 
-int tnl_pair_new(tnl_transport **a, const tnl_transport_events *ev_a, void *user_a, tnl_transport **b,
-                 const tnl_transport_events *ev_b, void *user_b, tnl_loop *l);
+int tnl_pair_new(tnl_transport **a, const tnl_transport_events *ev_a, void *user_a,
+                 tnl_transport **b, const tnl_transport_events *ev_b, void *user_b, tnl_loop *l);
 
 #endif

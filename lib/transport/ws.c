@@ -31,8 +31,7 @@ void tnl_ws_fail(tnl_ws_transport *t, int error, const char *detail)
     snprintf(t->detail, sizeof(t->detail), "%s", detail ? detail : "");
 }
 
-/* --- the end ------------------------------------------------------------------------------------
- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 /* Everything that can still call back must be gone before the user is told. */
 static void check_gone(tnl_ws_transport *t)
@@ -81,8 +80,7 @@ static void end(tnl_ws_transport *t)
     events->closed(user, error, status, detail);
 }
 
-/* --- sending ------------------------------------------------------------------------------------
- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 /* Sends one batch: 1; 0: there is nothing to send; negative: the connection is broken. */
 static int send_batch(tnl_ws_transport *t)
@@ -136,8 +134,7 @@ static void flush(tnl_ws_transport *t)
         say_goodbye(t);
 }
 
-/* --- what libwebsockets and the bridge tell -----------------------------------------------------
- */
+/* --- what libwebsockets and the bridge tell --------------------------------------------------- */
 
 void tnl_ws_on_open(tnl_ws_transport *t)
 {
@@ -226,8 +223,7 @@ void tnl_ws_on_bridge_closed(void *user, int error, const char *detail)
     check_gone(t);
 }
 
-/* --- the transport ------------------------------------------------------------------------------
- */
+/* --- the transport ---------------------------------------------------------------------------- */
 
 static void run(void *user)
 {

@@ -91,16 +91,12 @@ struct tnl_ws_transport {
     char detail[256];
 };
 
-/* --- ws_engine.c
- * -------------------------------------------------------------------------------------------------
- */
+/* --- ws_engine.c ------------------------------------------------------------------------------ */
 
 /* Makes the side's context if there is none. */
 int tnl_ws_side_open(tnl_ws_side *s);
 
-/* --- ws.c
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- ws.c ------------------------------------------------------------------------------------- */
 
 /* Makes a transport in state START that owns no connection yet, but a hello. */
 int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_events *ev,
@@ -130,9 +126,7 @@ void tnl_ws_on_gone(tnl_ws_transport *t);
 /* What the bridge tells. */
 void tnl_ws_on_bridge_closed(void *user, int error, const char *detail);
 
-/* --- ws_open.c
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- ws_open.c -------------------------------------------------------------------------------- */
 
 /* Gives the connection to libwebsockets; a failure kills the transport. */
 void tnl_ws_start(tnl_ws_transport *t);

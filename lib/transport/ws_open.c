@@ -39,8 +39,7 @@ static int need_bridge_buffer(tnl_ws *w)
     return w->bridge_buffer ? 0 : TUNNEL_E_NOMEM;
 }
 
-/* --- server -------------------------------------------------------------------------------------
- */
+/* --- server ----------------------------------------------------------------------------------- */
 
 /*
  * libwebsockets gets a request of our own words: nothing that a client may write into its head can
@@ -162,8 +161,7 @@ static void start_server(tnl_ws_transport *t)
     }
 }
 
-/* --- client -------------------------------------------------------------------------------------
- */
+/* --- client ----------------------------------------------------------------------------------- */
 
 static void refused(tnl_ws_transport *t)
 {

@@ -109,7 +109,8 @@ size_t tnl_frame_encode(uint8_t *out, size_t cap, const tnl_frame *f)
     return w.failed ? 0 : size;
 }
 
-size_t tnl_frame_encode_data_head(uint8_t *out, size_t cap, uint64_t stream, uint64_t offset, size_t n)
+size_t tnl_frame_encode_data_head(uint8_t *out, size_t cap, uint64_t stream, uint64_t offset,
+                                  size_t n)
 {
     tnl_frame f = {.type = TNL_FRAME_DATA, .stream = stream, .offset = offset, .rest_len = n};
     if (n == 0 || n > TNL_FRAME_MAX_DATA || !offsets_fit(&f))
@@ -205,7 +206,8 @@ static int deliver_data(tnl_decoder *d, const uint8_t **p, size_t *n, tnl_frame_
     size_t take = d->left < *n ? d->left : *n;
     if (take == 0)
         return 0;
-    tnl_frame f = {.type = d->type, .stream = d->stream, .offset = d->offset, .rest = *p, .rest_len = take};
+    tnl_frame f = {
+        .type = d->type, .stream = d->stream, .offset = d->offset, .rest = *p, .rest_len = take};
     *p += take;
     *n -= take;
     d->left -= take;
@@ -213,7 +215,8 @@ static int deliver_data(tnl_decoder *d, const uint8_t **p, size_t *n, tnl_frame_
     return cb(user, &f);
 }
 
-static int deliver_whole(const tnl_decoder *d, const uint8_t *body, size_t len, tnl_frame_cb cb, void *user)
+static int deliver_whole(const tnl_decoder *d, const uint8_t *body, size_t len, tnl_frame_cb cb,
+                         void *user)
 {
     tnl_frame f = {.type = d->type, .stream = d->stream};
     tnl_reader r = tnl_reader_of(body, len);

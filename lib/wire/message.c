@@ -6,7 +6,8 @@
 
 enum { OPTIONAL = 0, REQUIRED = 1 };
 
-/* A row: the key is the member's name, the kind follows from its type. min and max are of values, or of lengths. */
+/* A row: the key is the member's name, the kind follows from its type. min and max are of values,
+ * or of lengths. */
 #define KIND(message, member)                                                                      \
     _Generic(((tnl_##message *)0)->member,                                                         \
              uint32_t: TNL_FIELD_U32,                                                              \
@@ -20,16 +21,18 @@ enum { OPTIONAL = 0, REQUIRED = 1 };
         .offset = offsetof(tnl_##message, member), .size = sizeof(((tnl_##message *)0)->member),   \
         .min = (min_), .max = (max_)                                                               \
     }
-#define FLAG(message, member) ROW(message, member, OPTIONAL, 0, 1)
+#define FLAG(message, member)  ROW(message, member, OPTIONAL, 0, 1)
 #define BYTES(message, member) ROW(message, member, REQUIRED, 0, 0)
 #define LIMITS(message)                                                                            \
     {                                                                                              \
         .key = "limits", .kind = TNL_FIELD_MAP, .required = true,                                  \
-        .offset = offsetof(tnl_##message, limits), .size = sizeof(tnl_limits), .map = &limits_schema \
+        .offset = offsetof(tnl_##message, limits), .size = sizeof(tnl_limits),                     \
+        .map = &limits_schema                                                                      \
     }
 #define SCHEMA(message)                                                                            \
     static const tnl_schema message##_schema = {                                                   \
-        message##_fields, sizeof(message##_fields) / sizeof(*message##_fields), sizeof(tnl_##message)};  \
+        message##_fields, sizeof(message##_fields) / sizeof(*message##_fields),                    \
+        sizeof(tnl_##message)};                                                                    \
     _Static_assert(sizeof(message##_fields) / sizeof(*message##_fields) <= TNL_SCHEMA_MAX_FIELDS,  \
                    "too many fields")
 
@@ -96,10 +99,8 @@ static const tnl_field event_fields[] = {
 SCHEMA(event);
 
 static const tnl_field publish_fields[] = {
-    ROW(publish, tunnel, REQUIRED, 1, UINT64_MAX),
-    ROW(publish, kind, REQUIRED, 1, 16),
-    ROW(publish, name, OPTIONAL, 0, 255),
-    ROW(publish, host_header, OPTIONAL, 0, 255),
+    ROW(publish, tunnel, REQUIRED, 1, UINT64_MAX), ROW(publish, kind, REQUIRED, 1, 16),
+    ROW(publish, name, OPTIONAL, 0, 255),          ROW(publish, host_header, OPTIONAL, 0, 255),
     ROW(publish, credential, OPTIONAL, 0, 4096),
 };
 SCHEMA(publish);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/scan.h"
 
-/* The formats 0xc0 to 0xdf: how many bytes of a length or count follow the first byte, and how many further ones. */
+/* The formats 0xc0 to 0xdf: how many bytes of a length or count follow the first byte, and how many
+ * further ones. */
 typedef struct format {
     uint8_t kind;
     uint8_t length_size;
@@ -9,40 +10,43 @@ typedef struct format {
     bool reserved;
 } format;
 
-#define OTHER(length_size, extra) {TNL_ITEM_OTHER, (length_size), (extra), false}
+#define OTHER(length_size, extra)                                                                  \
+    {                                                                                              \
+        TNL_ITEM_OTHER, (length_size), (extra), false                                              \
+    }
 static const format formats[32] = {
-    OTHER(0, 0),                     /* c0 nil */
-    {TNL_ITEM_OTHER, 0, 0, true},    /* c1 */
-    OTHER(0, 0),                     /* c2 false */
-    OTHER(0, 0),                     /* c3 true */
-    OTHER(1, 0),                     /* c4 bin */
-    OTHER(2, 0),                     /* c5 */
-    OTHER(4, 0),                     /* c6 */
-    OTHER(1, 1),                     /* c7 ext: its type comes between length and body */
-    OTHER(2, 1),                     /* c8 */
-    OTHER(4, 1),                     /* c9 */
-    OTHER(0, 4),                     /* ca float */
-    OTHER(0, 8),                     /* cb */
-    OTHER(0, 1),                     /* cc uint */
-    OTHER(0, 2),                     /* cd */
-    OTHER(0, 4),                     /* ce */
-    OTHER(0, 8),                     /* cf */
-    OTHER(0, 1),                     /* d0 int */
-    OTHER(0, 2),                     /* d1 */
-    OTHER(0, 4),                     /* d2 */
-    OTHER(0, 8),                     /* d3 */
-    OTHER(0, 2),                     /* d4 fixext, with its type */
-    OTHER(0, 3),                     /* d5 */
-    OTHER(0, 5),                     /* d6 */
-    OTHER(0, 9),                     /* d7 */
-    OTHER(0, 17),                    /* d8 */
-    {TNL_ITEM_STR, 1, 0, false},     /* d9 */
-    {TNL_ITEM_STR, 2, 0, false},     /* da */
-    {TNL_ITEM_STR, 4, 0, false},     /* db */
-    {TNL_ITEM_ARRAY, 2, 0, false},   /* dc */
-    {TNL_ITEM_ARRAY, 4, 0, false},   /* dd */
-    {TNL_ITEM_MAP, 2, 0, false},     /* de */
-    {TNL_ITEM_MAP, 4, 0, false},     /* df */
+    OTHER(0, 0),                   /* c0 nil */
+    {TNL_ITEM_OTHER, 0, 0, true},  /* c1 */
+    OTHER(0, 0),                   /* c2 false */
+    OTHER(0, 0),                   /* c3 true */
+    OTHER(1, 0),                   /* c4 bin */
+    OTHER(2, 0),                   /* c5 */
+    OTHER(4, 0),                   /* c6 */
+    OTHER(1, 1),                   /* c7 ext: its type comes between length and body */
+    OTHER(2, 1),                   /* c8 */
+    OTHER(4, 1),                   /* c9 */
+    OTHER(0, 4),                   /* ca float */
+    OTHER(0, 8),                   /* cb */
+    OTHER(0, 1),                   /* cc uint */
+    OTHER(0, 2),                   /* cd */
+    OTHER(0, 4),                   /* ce */
+    OTHER(0, 8),                   /* cf */
+    OTHER(0, 1),                   /* d0 int */
+    OTHER(0, 2),                   /* d1 */
+    OTHER(0, 4),                   /* d2 */
+    OTHER(0, 8),                   /* d3 */
+    OTHER(0, 2),                   /* d4 fixext, with its type */
+    OTHER(0, 3),                   /* d5 */
+    OTHER(0, 5),                   /* d6 */
+    OTHER(0, 9),                   /* d7 */
+    OTHER(0, 17),                  /* d8 */
+    {TNL_ITEM_STR, 1, 0, false},   /* d9 */
+    {TNL_ITEM_STR, 2, 0, false},   /* da */
+    {TNL_ITEM_STR, 4, 0, false},   /* db */
+    {TNL_ITEM_ARRAY, 2, 0, false}, /* dc */
+    {TNL_ITEM_ARRAY, 4, 0, false}, /* dd */
+    {TNL_ITEM_MAP, 2, 0, false},   /* de */
+    {TNL_ITEM_MAP, 4, 0, false},   /* df */
 };
 
 /* The head of an item: its kind and its length or count. */

@@ -9,12 +9,12 @@
 #include "base/bytes.h"
 
 /*
- * The scan of msgpack that comes before anything is unpacked: it proves that the items are whole, nested at most
- * TNL_SCAN_DEPTH deep, and that no container claims more than TNL_SCAN_ITEMS items (pairs in a map). It allocates nothing
- * and touches each byte at most once per level.
+ * The scan of msgpack that comes before anything is unpacked: it proves that the items are whole,
+ * nested at most TNL_SCAN_DEPTH deep, and that no container claims more than TNL_SCAN_ITEMS items
+ * (pairs in a map). It allocates nothing and touches each byte at most once per level.
  */
 enum {
-    TNL_SCAN_DEPTH = 4,  /* the outermost map is level 1 */
+    TNL_SCAN_DEPTH = 4, /* the outermost map is level 1 */
     TNL_SCAN_ITEMS = 64,
 };
 
@@ -32,10 +32,12 @@ typedef struct tnl_item {
     size_t len;
 } tnl_item;
 
-/* Reads one item, of containers only the head. False: cut short, a reserved byte, or too many items. */
+/* Reads one item, of containers only the head. False: cut short, a reserved byte, or too many
+ * items. */
 bool tnl_item_read(tnl_reader *r, tnl_item *out);
 
-/* Skips one item with all that is in it, containers at most `depth` deep. False as above, or nested deeper. */
+/* Skips one item with all that is in it, containers at most `depth` deep. False as above, or nested
+ * deeper. */
 bool tnl_item_skip(tnl_reader *r, unsigned depth);
 
 #endif

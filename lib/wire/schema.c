@@ -10,9 +10,10 @@
 #include "wire/scan.h"
 #include "wire/text.h"
 
-/* --- values ------------------------------------------------------------------------------------------------------ */
+/* --- values ----------------------------------------------------------------------------------- */
 
-/* A member's value, whatever its kind: numbers and booleans in `number`, texts and byte strings in `bytes`. */
+/* A member's value, whatever its kind: numbers and booleans in `number`, texts and byte strings in
+ * `bytes`. */
 typedef struct value {
     uint64_t number;
     tnl_str bytes;
@@ -85,13 +86,14 @@ static bool allowed(const tnl_field *f, const value *v)
     case TNL_FIELD_BIN:
         return v->bytes.n == f->size;
     case TNL_FIELD_STR:
-        return v->bytes.n >= f->min && v->bytes.n <= f->max && tnl_text_valid(v->bytes.p, v->bytes.n);
+        return v->bytes.n >= f->min && v->bytes.n <= f->max &&
+               tnl_text_valid(v->bytes.p, v->bytes.n);
     default:
         return true;
     }
 }
 
-/* --- writing ----------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 static int write_piece(void *writer, const char *p, size_t n)
 {
@@ -175,23 +177,26 @@ size_t tnl_schema_encode(const tnl_schema *s, const void *message, uint8_t *out,
     return cap - w.left;
 }
 
-/* --- reading ----------------------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
-/* Unpacks one scalar. Nothing is taken from the zone for that, and texts point into p[0..n); without one,
- * msgpack_unpack_next() would allocate 8 KiB for each text. */
+/* Unpacks one scalar. Nothing is taken from the zone for that, and texts point into p[0..n);
+ * without one, msgpack_unpack_next() would allocate 8 KiB for each text. */
 static bool unpack(const uint8_t *p, size_t n, msgpack_object *out)
 {
     msgpack_zone unused;
     memset(&unused, 0, sizeof(unused));
     size_t used = 0;
-    return msgpack_unpack((const char *)p, n, &used, &unused, out) == MSGPACK_UNPACK_SUCCESS && used == n;
+    return msgpack_unpack((const char *)p, n, &used, &unused, out) == MSGPACK_UNPACK_SUCCESS &&
+           used == n;
 }
 
 static bool read_scalar(const tnl_field *f, uint8_t *message, const uint8_t *p, size_t n)
 {
     static const msgpack_object_type types[] = {
-        [TNL_FIELD_U32] = MSGPACK_OBJECT_POSITIVE_INTEGER, [TNL_FIELD_U64] = MSGPACK_OBJECT_POSITIVE_INTEGER,
-        [TNL_FIELD_BOOL] = MSGPACK_OBJECT_BOOLEAN,         [TNL_FIELD_BIN] = MSGPACK_OBJECT_BIN,
+        [TNL_FIELD_U32] = MSGPACK_OBJECT_POSITIVE_INTEGER,
+        [TNL_FIELD_U64] = MSGPACK_OBJECT_POSITIVE_INTEGER,
+        [TNL_FIELD_BOOL] = MSGPACK_OBJECT_BOOLEAN,
+        [TNL_FIELD_BIN] = MSGPACK_OBJECT_BIN,
         [TNL_FIELD_STR] = MSGPACK_OBJECT_STR,
     };
     msgpack_object o;
@@ -239,7 +244,8 @@ static bool read_key(tnl_reader *r, tnl_str *keys, size_t count)
     return true;
 }
 
-static bool read_pair(const tnl_schema *s, uint8_t *message, tnl_reader *r, tnl_str key, uint32_t *seen)
+static bool read_pair(const tnl_schema *s, uint8_t *message, tnl_reader *r, tnl_str key,
+                      uint32_t *seen)
 {
     const uint8_t *p = r->p;
     if (!tnl_item_skip(r, TNL_SCAN_DEPTH))

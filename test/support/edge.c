@@ -13,7 +13,7 @@
 #include "support/check.h"
 #include "tunnel/error.h"
 
-/* --- the server ----------------------------------------------------------------------------------------------------- */
+/* --- the server ------------------------------------------------------------------------------- */
 
 static void on_server_closed(void *user)
 {
@@ -59,6 +59,8 @@ int test_edge_open(test_edge *e, const test_edge_options *o)
     memset(e, 0, sizeof(*e));
     e->close_in = (tunnel_event_type)-1;
     test_loop_open(&e->l);
+    if (o && o->begin)
+        o->begin(o->user);
     tnl_server_config *c = calloc(1, sizeof(*c));
     assert_non_null(c);
     c->listen_count = 1;
@@ -88,7 +90,7 @@ void test_edge_close(test_edge *e)
     test_loop_close(&e->l);
 }
 
-/* --- calls ---------------------------------------------------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 static size_t call_data(void *user, const uint8_t *p, size_t n)
 {
@@ -120,7 +122,8 @@ static void call_reset(void *user, uint32_t code, const char *text, size_t n)
     tnl_stream_release(s);
 }
 
-static const tnl_stream_events call_events = {.data = call_data, .fin = call_fin, .reset = call_reset};
+static const tnl_stream_events call_events = {
+    .data = call_data, .fin = call_fin, .reset = call_reset};
 
 void test_call_answer_bytes(test_call *c, const void *p, size_t n)
 {
@@ -175,7 +178,7 @@ void test_call_forget(test_call *c)
         c->text[0] = '\0';
 }
 
-/* --- the client ----------------------------------------------------------------------------------------------------- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 static void session_open(void *user, tnl_stream *stream, const uint8_t *map, size_t n)
 {
@@ -198,7 +201,8 @@ static int session_control(void *user, uint8_t type, const uint8_t *p, size_t n)
         s->published++;
         snprintf(s->name, sizeof(s->name), "%.*s", (int)published.name.n, published.name.p);
         snprintf(s->url, sizeof(s->url), "%.*s", (int)published.url.n, published.url.p);
-    } else if (type == TNL_CONTROL_PUBLISH_FAILED && tnl_publish_failed_decode(&failed, p, n) == 0) {
+    } else if (type == TNL_CONTROL_PUBLISH_FAILED &&
+               tnl_publish_failed_decode(&failed, p, n) == 0) {
         s->refused++;
         s->code = -(int)failed.code;
     }
@@ -212,8 +216,8 @@ static void session_event(void *user, const uint8_t *map, size_t n)
     if (tnl_event_decode(&e, map, n))
         return;
     s->event_count++;
-    snprintf(s->last_event, sizeof(s->last_event), "%.*s %.*s %u", (int)e.method.n, e.method.p, (int)e.path.n,
-             e.path.p, e.status);
+    snprintf(s->last_event, sizeof(s->last_event), "%.*s %.*s %u", (int)e.method.n, e.method.p,
+             (int)e.path.n, e.path.p, e.status);
 }
 
 static void session_closed(void *user, int error, const char *detail)
@@ -224,8 +228,10 @@ static void session_closed(void *user, int error, const char *detail)
     s->session = NULL;
 }
 
-static const tnl_session_events session_events = {
-    .open = session_open, .control = session_control, .event = session_event, .closed = session_closed};
+static const tnl_session_events session_events = {.open = session_open,
+                                                  .control = session_control,
+                                                  .event = session_event,
+                                                  .closed = session_closed};
 
 static void link_opened(void *user, tnl_link *l)
 {
@@ -297,12 +303,14 @@ void test_service_start(test_service *s, test_edge *e, const char *token, uint8_
     memset(s, 0, sizeof(*s));
     s->edge = e;
     s->authorization = strcmp(token, "secret") == 0 ? "Bearer secret" : "Bearer other";
-    s->hello = (tnl_hello){.version_min = 1,
-                           .version_max = 1,
-                           .instance = {instance},
-                           .limits = {.max_frame = 65536, .max_streams = TEST_CALLS, .window = 16384}};
+    s->hello = (tnl_hello){
+        .version_min = 1,
+        .version_max = 1,
+        .instance = {instance},
+        .limits = {.max_frame = 65536, .max_streams = TEST_CALLS, .window = 16384}};
     s->failed = tnl_ws_new(&s->ws, e->l.loop, NULL, NULL) ||
-                tnl_connect_start(&s->dial, e->l.loop, "127.0.0.1", e->port, NULL, 5000, on_connected, s);
+                tnl_connect_start(&s->dial, e->l.loop, "127.0.0.1", e->port, NULL, 5000,
+                                  on_connected, s);
 }
 
 void test_service_open(test_service *s, test_edge *e, const char *name)
@@ -360,12 +368,13 @@ test_call *test_service_await(test_service *s, size_t n)
     return &s->calls[n - 1];
 }
 
-/* --- visitors ------------------------------------------------------------------------------------------------------- */
+/* --- visitors --------------------------------------------------------------------------------- */
 
 static void connect_guest(test_guest *g, test_edge *e, bool narrow)
 {
     static const int least = 1;
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(e->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in sa = {
+        .sin_family = AF_INET, .sin_port = htons(e->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     *g = (test_guest){.edge = e};
     g->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(g->fd >= 0);
@@ -475,7 +484,8 @@ size_t test_guest_counts(test_guest *g, const char *text)
 {
     size_t count = 0;
     hear(g);
-    for (const char *p = g->text; p && (p = memmem(p, g->n - (size_t)(p - g->text), text, strlen(text))); p++)
+    for (const char *p = g->text;
+         p && (p = memmem(p, g->n - (size_t)(p - g->text), text, strlen(text))); p++)
         count++;
     return count;
 }

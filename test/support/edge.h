@@ -12,8 +12,8 @@
 #include "wire/message.h"
 
 /*
- * A server on a free port of loopback, clients whose sessions are driven by hand, and visitors that are plain sockets,
- * all on one loop. The domain is "test", the tokens are "secret" and "other".
+ * A server on a free port of loopback, clients whose sessions are driven by hand, and visitors that
+ * are plain sockets, all on one loop. The domain is "test", the tokens are "secret" and "other".
  */
 typedef struct test_edge {
     test_loop l;
@@ -30,6 +30,8 @@ typedef struct test_edge {
 typedef struct test_edge_options {
     uint32_t answer_timeout_ms; /* 0: 60 s */
     uint32_t silence_ms;        /* 0: 60 s */
+    void (*begin)(void *user);  /* called when there is a loop, and nothing else yet; may be NULL */
+    void *user;
 } test_edge_options;
 
 int test_edge_open(test_edge *e, const test_edge_options *o);
@@ -37,7 +39,7 @@ void test_edge_close_server(test_edge *e);
 /* Also closes the server, if that was not done, and waits for its end. */
 void test_edge_close(test_edge *e);
 
-/* --- a client, seen from the server: its streams are what the local service would see ------------------------------- */
+/* --- a client, seen from the server: its streams are what the local service would see --------- */
 
 enum { TEST_CALLS = 64 };
 
@@ -48,8 +50,8 @@ typedef struct test_call {
     tnl_stream *stream; /* NULL once released */
     char *text;         /* what came, ended with a NUL */
     size_t n;
-    size_t skipped;     /* of it, taken away by test_call_forget() */
-    bool deaf;          /* takes nothing */
+    size_t skipped; /* of it, taken away by test_call_forget() */
+    bool deaf;      /* takes nothing */
     unsigned fins;
     unsigned resets;
 } test_call;
@@ -62,11 +64,11 @@ struct test_service {
     tnl_session *session; /* NULL once closed */
     const char *authorization;
     tnl_hello hello;
-    bool failed;          /* the link ended before there was a session */
+    bool failed; /* the link ended before there was a session */
     unsigned published;
     unsigned refused;
-    int code;             /* of the last PUBLISH_FAILED */
-    char name[256];       /* of the last PUBLISHED */
+    int code;       /* of the last PUBLISH_FAILED */
+    char name[256]; /* of the last PUBLISHED */
     char url[300];
     char last_event[600]; /* the last EVENT: "METHOD PATH STATUS" */
     unsigned event_count;
@@ -96,7 +98,7 @@ bool test_call_has(const test_call *c, const char *text);
 /* Begins anew with what came. */
 void test_call_forget(test_call *c);
 
-/* --- a visitor ------------------------------------------------------------------------------------------------------ */
+/* --- a visitor -------------------------------------------------------------------------------- */
 
 typedef struct test_guest {
     test_edge *edge;
@@ -109,7 +111,8 @@ typedef struct test_guest {
 } test_guest;
 
 void test_guest_open(test_guest *g, test_edge *e);
-/* The same with the smallest buffers in the kernel at both ends, so that a few KiB that are not read fill them. */
+/* The same with the smallest buffers in the kernel at both ends, so that a few KiB that are not
+ * read fill them. */
 void test_guest_open_narrow(test_guest *g, test_edge *e);
 void test_guest_say(test_guest *g, const char *text);
 /* Sends what the socket takes; how much. */

@@ -20,8 +20,7 @@ static uint32_t random_number(uint32_t *seed)
     return *seed >> 8;
 }
 
-/* --- the user of a transport --------------------------------------------------------------------
- */
+/* --- the user of a transport ------------------------------------------------------------------ */
 
 static void reach(test_end *e, test_when now)
 {
@@ -144,8 +143,7 @@ uint64_t test_sequence_hash(uint64_t n)
     return hash;
 }
 
-/* --- connections --------------------------------------------------------------------------------
- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 void test_tcp_sockets(int fd[2])
 {
@@ -288,8 +286,7 @@ tnl_conn *test_wrap(tnl_conn *c, uint32_t seed)
     return &w->base;
 }
 
-/* --- accepting ----------------------------------------------------------------------------------
- */
+/* --- accepting -------------------------------------------------------------------------------- */
 
 static size_t accept_space(void *user, uint8_t **p)
 {
@@ -335,8 +332,7 @@ void test_accept(test_acceptor *a, tnl_ws *ws, tnl_conn *c, test_end *end)
     tnl_conn_resume(c);
 }
 
-/* --- odds and ends ------------------------------------------------------------------------------
- */
+/* --- odds and ends ---------------------------------------------------------------------------- */
 
 void test_count_log(void *user, const char *line)
 {

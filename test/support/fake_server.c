@@ -9,7 +9,7 @@
 
 static const tnl_limits limits = {.max_frame = 65536, .max_streams = 0, .window = 16384};
 
-/* --- control ------------------------------------------------------------------------------------------------------ */
+/* --- control ---------------------------------------------------------------------------------- */
 
 static void control(fake_server *s, uint8_t type, const uint8_t *bytes, size_t n)
 {
@@ -25,7 +25,8 @@ void fake_server_publish_failed(fake_server *s, uint64_t tunnel, int code, const
 {
     uint8_t bytes[1024];
     tnl_publish_failed m = {.tunnel = tunnel, .code = (uint32_t)-code, .message = tnl_str_of(text)};
-    control(s, TNL_CONTROL_PUBLISH_FAILED, bytes, tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
+    control(s, TNL_CONTROL_PUBLISH_FAILED, bytes,
+            tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
 }
 
 static int on_publish(fake_server *s, const uint8_t *p, size_t n)
@@ -81,7 +82,7 @@ static void on_session_closed(void *user, int error, const char *detail)
 static const tnl_session_events session_events = {
     .open = on_open, .control = on_control, .closed = on_session_closed};
 
-/* --- link --------------------------------------------------------------------------------------------------------- */
+/* --- link ------------------------------------------------------------------------------------- */
 
 static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
 {
@@ -95,8 +96,11 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
     memcpy(s->instance, hello.instance, sizeof(s->instance));
     if (s->refuse || s->no_welcome)
         return s->refuse;
-    tnl_mux_config config = {
-        .server = true, .local = limits, .remote = hello.limits, .max_window = 512 * 1024, .surplus = 4 << 20};
+    tnl_mux_config config = {.server = true,
+                             .local = limits,
+                             .remote = hello.limits,
+                             .max_window = 512 * 1024,
+                             .surplus = 4 << 20};
     tnl_welcome w = {.version = s->bad_welcome ? 99 : 1, .generation = 1, .limits = limits};
     tnl_frame reply = {.type = TNL_FRAME_WELCOME, .rest = bytes};
     reply.rest_len = tnl_welcome_encode(bytes, sizeof(bytes), &w);
@@ -145,7 +149,7 @@ static void upgrade(fake_server *s)
     tnl_link_set_transport(s->link, t);
 }
 
-/* --- connection --------------------------------------------------------------------------------------------------- */
+/* --- connection ------------------------------------------------------------------------------- */
 
 static size_t conn_space(void *user, uint8_t **p)
 {
@@ -216,7 +220,7 @@ static void on_accept(void *user, tnl_conn *c)
     tnl_conn_resume(s->conn);
 }
 
-/* --- life --------------------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 void fake_server_open(fake_server *s, test_loop *l, const char *address)
 {
@@ -224,7 +228,8 @@ void fake_server_open(fake_server *s, test_loop *l, const char *address)
     s->chosen = s->chosen ? s->chosen : "calm-otter-1";
     s->publish_text = s->publish_text ? s->publish_text : "";
     assert_int_equal(tnl_ws_new(&s->ws, l->loop, NULL, NULL), 0);
-    assert_int_equal(tnl_listener_new(&s->listener, l->loop, address ? address : "127.0.0.1:0", on_accept, s, NULL, 0),
+    assert_int_equal(tnl_listener_new(&s->listener, l->loop, address ? address : "127.0.0.1:0",
+                                      on_accept, s, NULL, 0),
                      0);
 }
 
@@ -283,7 +288,8 @@ void fake_server_request_event(fake_server *s, uint64_t tunnel, const char *path
     tnl_mux_event(tnl_session_mux(s->session), bytes, n);
 }
 
-int fake_server_open_stream(fake_server *s, uint64_t tunnel, tnl_stream **out, const tnl_stream_events *ev, void *user)
+int fake_server_open_stream(fake_server *s, uint64_t tunnel, tnl_stream **out,
+                            const tnl_stream_events *ev, void *user)
 {
     uint8_t bytes[256];
     tnl_open m = {.tunnel = tunnel, .visitor = tnl_str_of("192.0.2.1"), .port = 4711};

@@ -7,24 +7,25 @@
 #include "tls/tls.h"
 #include "wire/message.h"
 
-/* A server for one client at a time that does as it is told: made of the link layer, over real WebSockets on loopback. */
+/* A server for one client at a time that does as it is told: made of the link layer, over real
+ * WebSockets on loopback. */
 typedef struct fake_server {
     test_loop *l;
     tnl_ws *ws;
     tnl_listener *listener;
     tnl_tls_server *tls; /* NULL: plain */
     /* what to do */
-    const char *answer;  /* raw bytes instead of an upgrade, and then the end */
-    bool mute;           /* no answer at all */
-    int refuse;          /* HELLO is answered by CLOSE with this code */
-    bool no_welcome;     /* HELLO is not answered */
+    const char *answer; /* raw bytes instead of an upgrade, and then the end */
+    bool mute;          /* no answer at all */
+    int refuse;         /* HELLO is answered by CLOSE with this code */
+    bool no_welcome;    /* HELLO is not answered */
     bool bad_welcome;
-    int publish_error;   /* PUBLISH is answered with this */
+    int publish_error; /* PUBLISH is answered with this */
     const char *publish_text;
     bool ignore_publish;
-    const char *chosen;  /* the name for those who ask for none */
+    const char *chosen; /* the name for those who ask for none */
     /* what is there */
-    tnl_conn *conn;      /* its head is being read */
+    tnl_conn *conn; /* its head is being read */
     size_t head_n;
     uint8_t head[8192];
     tnl_link *link;
@@ -56,6 +57,7 @@ void fake_server_goaway(fake_server *s, const char *text);
 void fake_server_request_event(fake_server *s, uint64_t tunnel, const char *path);
 void fake_server_publish_failed(fake_server *s, uint64_t tunnel, int code, const char *text);
 /* A stream for a tunnel. */
-int fake_server_open_stream(fake_server *s, uint64_t tunnel, tnl_stream **out, const tnl_stream_events *ev, void *user);
+int fake_server_open_stream(fake_server *s, uint64_t tunnel, tnl_stream **out,
+                            const tnl_stream_events *ev, void *user);
 
 #endif

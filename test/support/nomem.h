@@ -5,11 +5,12 @@
 #include <stddef.h>
 
 /*
- * Stands in for base/mem.c in programs that call these: counts allocations, and makes chosen ones fail. A program starts
- * with none failing.
+ * Stands in for base/mem.c in programs that call these: counts allocations, and makes chosen ones
+ * fail. A program starts with none failing.
  */
 
-/* Starts counting anew. The nth allocation from now on fails, once; with all, every one from the nth on. 0: none. */
+/* Starts counting anew. The nth allocation from now on fails, once; with all, every one from the
+ * nth on. 0: none. */
 void test_nomem_fail(unsigned nth, int all);
 
 /* Allocations tried since then. */

@@ -49,8 +49,7 @@ bool test_turn(test_loop *l)
     return seconds() < l->deadline;
 }
 
-/* --- the user of a connection -------------------------------------------------------------------
- */
+/* --- the user of a connection ----------------------------------------------------------------- */
 
 static void act(test_peer *p, test_moment now)
 {
@@ -155,8 +154,7 @@ void test_peer_free(test_peer *p)
     p->bytes = NULL;
 }
 
-/* --- bytes --------------------------------------------------------------------------------------
- */
+/* --- bytes ------------------------------------------------------------------------------------ */
 
 uint64_t test_hash(uint64_t hash, const uint8_t *p, size_t n)
 {
@@ -191,8 +189,7 @@ bool test_pump(tnl_conn *c, uint64_t *sent, uint64_t total, size_t chunk)
     return *sent == total;
 }
 
-/* --- pairs --------------------------------------------------------------------------------------
- */
+/* --- pairs ------------------------------------------------------------------------------------ */
 
 void test_pair(test_loop *l, test_peer *a, test_peer *b)
 {

@@ -9,8 +9,8 @@
 #include "wire/frame.h"
 
 /*
- * The other end of a link, driven by hand: sends what it is told, and counts and keeps what comes. It answers PINGs
- * unless it is mute.
+ * The other end of a link, driven by hand: sends what it is told, and counts and keeps what comes.
+ * It answers PINGs unless it is mute.
  */
 typedef struct raw_end {
     tnl_transport *transport; /* NULL once closed */

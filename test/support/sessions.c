@@ -8,7 +8,7 @@
 
 static const tnl_limits limits = {.max_frame = 65536, .max_streams = 200, .window = 16384};
 
-/* --- sessions ----------------------------------------------------------------------------------------------------- */
+/* --- sessions --------------------------------------------------------------------------------- */
 
 static void on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
 {
@@ -42,8 +42,11 @@ static const tnl_session_events session_events = {
 static void on_opened(void *user, tnl_link *l)
 {
     test_session *t = user;
-    tnl_mux_config config = {
-        .server = t->server, .local = limits, .remote = limits, .max_window = 512 * 1024, .surplus = 4 << 20};
+    tnl_mux_config config = {.server = t->server,
+                             .local = limits,
+                             .remote = limits,
+                             .max_window = 512 * 1024,
+                             .surplus = 4 << 20};
     if (tnl_session_new(&t->session, t->loop, &config, &session_events, t)) {
         t->session = NULL;
         tnl_link_close(l, TUNNEL_E_NOMEM, NULL);
@@ -86,14 +89,15 @@ static void open_side(test_session *t, test_loop *l, bool server)
     assert_int_equal(tnl_link_new(&t->link, l->loop, &config, &link_events, t), 0);
 }
 
-void test_sessions_open(test_sessions *t, test_loop *l, void (*open)(void *user, tnl_stream *s), void *user)
+void test_sessions_open(test_sessions *t, test_loop *l, void (*open)(void *user, tnl_stream *s),
+                        void *user)
 {
     tnl_transport *a, *b;
     *t = (test_sessions){.client = {.open = open, .user = user}};
     open_side(&t->server, l, true);
     open_side(&t->client, l, false);
-    assert_int_equal(tnl_pair_new(&a, tnl_link_transport_events(), t->server.link, &b, tnl_link_transport_events(),
-                                  t->client.link, l->loop),
+    assert_int_equal(tnl_pair_new(&a, tnl_link_transport_events(), t->server.link, &b,
+                                  tnl_link_transport_events(), t->client.link, l->loop),
                      0);
     tnl_link_set_transport(t->server.link, a);
     tnl_link_set_transport(t->client.link, b);
@@ -107,7 +111,7 @@ void test_sessions_close(test_sessions *t, test_loop *l)
     UNTIL(l, !t->server.session && !t->client.session && !t->server.link && !t->client.link);
 }
 
-/* --- visitors ----------------------------------------------------------------------------------------------------- */
+/* --- visitors --------------------------------------------------------------------------------- */
 
 static size_t on_data(void *user, const uint8_t *p, size_t n)
 {
@@ -142,7 +146,8 @@ static void on_room(void *user)
     test_visitor_send(user);
 }
 
-static const tnl_stream_events events = {.data = on_data, .fin = on_fin, .reset = on_reset, .room = on_room};
+static const tnl_stream_events events = {
+    .data = on_data, .fin = on_fin, .reset = on_reset, .room = on_room};
 
 int test_visitor_open(test_visitor *v, test_sessions *t)
 {

@@ -5,7 +5,8 @@
 #include "link/link.h"
 #include "support/peer.h"
 
-/* Two sessions over links over the in-memory pair. The server's end opens streams, the client's end takes them. */
+/* Two sessions over links over the in-memory pair. The server's end opens streams, the client's end
+ * takes them. */
 typedef struct test_session {
     tnl_link *link;       /* NULL once closed */
     tnl_session *session; /* NULL once closed */
@@ -19,7 +20,8 @@ typedef struct test_sessions {
     test_session server, client;
 } test_sessions;
 
-void test_sessions_open(test_sessions *t, test_loop *l, void (*open)(void *user, tnl_stream *s), void *user);
+void test_sessions_open(test_sessions *t, test_loop *l, void (*open)(void *user, tnl_stream *s),
+                        void *user);
 /* Closes both and waits for their ends. */
 void test_sessions_close(test_sessions *t, test_loop *l);
 
@@ -32,10 +34,10 @@ typedef struct test_visitor {
     unsigned resets;
     uint32_t code;
     char text[300];
-    bool blocked;      /* takes nothing */
-    uint64_t to_send;  /* of the known sequence, and then fin */
+    bool blocked;     /* takes nothing */
+    uint64_t to_send; /* of the known sequence, and then fin */
     uint64_t sent;
-    bool keep_open;    /* no fin */
+    bool keep_open; /* no fin */
 } test_visitor;
 
 /* 0, or why the stream could not be opened. */

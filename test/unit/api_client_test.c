@@ -22,11 +22,24 @@ static void assert_line(const char *line)
 static void server_addresses(void **state)
 {
     (void)state;
-    static const char *const good[] = {"ws://127.0.0.1:8080",   "wss://tunnel.example.com", "http://h",  "https://h/",
-                                       "WSS://[2001:db8::1]:1", "ws://localhost"};
-    static const char *const bad[] = {"",          "h",           "h:80",        "ftp://h",    "ws://",       "ws://h/path",
-                                      "ws://h?q",  "ws://h:0",    "ws://h:port", "ws:///",     "unix:/x",     "ws://u:secret@h",
-                                      "ws://u:secret@h:port", "ws://secret@", "wss//h"};
+    static const char *const good[] = {
+        "ws://127.0.0.1:8080", "wss://tunnel.example.com", "http://h",
+        "https://h/",          "WSS://[2001:db8::1]:1",    "ws://localhost"};
+    static const char *const bad[] = {"",
+                                      "h",
+                                      "h:80",
+                                      "ftp://h",
+                                      "ws://",
+                                      "ws://h/path",
+                                      "ws://h?q",
+                                      "ws://h:0",
+                                      "ws://h:port",
+                                      "ws:///",
+                                      "unix:/x",
+                                      "ws://u:secret@h",
+                                      "ws://u:secret@h:port",
+                                      "ws://secret@",
+                                      "wss//h"};
     tunnel_client_config *c;
     assert_int_equal(tunnel_client_config_new(&c), 0);
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
@@ -62,8 +75,10 @@ static void the_other_settings(void **state)
     text[4096] = '\0';
     assert_int_equal(tunnel_client_config_set_token(c, text), 0);
 
-    static const char *const proxies[] = {"http://p", "http://p:3128/", "http://u:secret@p:1", "http://[::1]:1", ""};
-    static const char *const no_proxies[] = {"p:3128", "https://p", "socks5://p", "http://p/x", "http://u:secret@", "http://"};
+    static const char *const proxies[] = {"http://p", "http://p:3128/", "http://u:secret@p:1",
+                                          "http://[::1]:1", ""};
+    static const char *const no_proxies[] = {"p:3128",     "https://p",        "socks5://p",
+                                             "http://p/x", "http://u:secret@", "http://"};
     for (size_t i = 0; i < sizeof(proxies) / sizeof(*proxies); i++)
         assert_int_equal(tunnel_client_config_set_proxy(c, proxies[i]), 0);
     for (size_t i = 0; i < sizeof(no_proxies) / sizeof(*no_proxies); i++) {
@@ -72,8 +87,10 @@ static void the_other_settings(void **state)
         assert_null(strstr(tunnel_client_config_error(c), "secret"));
     }
     assert_int_equal(tunnel_client_config_set_instance(c, "00112233445566778899aabbccddeeFF"), 0);
-    assert_int_equal(tunnel_client_config_set_instance(c, "00112233445566778899aabbccddeef"), TUNNEL_E_INVALID);
-    assert_int_equal(tunnel_client_config_set_instance(c, "00112233445566778899aabbccddeefg"), TUNNEL_E_INVALID);
+    assert_int_equal(tunnel_client_config_set_instance(c, "00112233445566778899aabbccddeef"),
+                     TUNNEL_E_INVALID);
+    assert_int_equal(tunnel_client_config_set_instance(c, "00112233445566778899aabbccddeefg"),
+                     TUNNEL_E_INVALID);
     assert_line(tunnel_client_config_error(c));
     assert_int_equal(tunnel_client_config_set_silence(c, 999), TUNNEL_E_INVALID);
     assert_int_equal(tunnel_client_config_set_silence(c, 600001), TUNNEL_E_INVALID);
@@ -99,8 +116,10 @@ static void options_of_a_tunnel(void **state)
     char text[600];
     tunnel_options *o;
     assert_int_equal(tunnel_options_new(&o), 0);
-    static const char *const good[] = {"localhost", "app.test:3000", "[::1]:80", "127.0.0.1", "a_b"};
-    static const char *const bad[] = {"", " ", "a b", "a\r\nX: y", "a/b", "u@h", "@h", "h:", "h:0", "h?q", "\xc3\xa4"};
+    static const char *const good[] = {"localhost", "app.test:3000", "[::1]:80", "127.0.0.1",
+                                       "a_b"};
+    static const char *const bad[] = {"",   " ",  "a b", "a\r\nX: y", "a/b",     "u@h",
+                                      "@h", "h:", "h:0", "h?q",       "\xc3\xa4"};
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
         assert_int_equal(tunnel_options_set_host_header(o, good[i]), 0);
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -142,10 +161,12 @@ static void what_a_client_refuses(void **state)
     assert_null(client);
     assert_int_equal(tunnel_client_new(&client, loop, c, NULL, 0), TUNNEL_E_INVALID);
     /* Plain WebSockets stay on this machine, unless one insists. */
-    static const char *const far[] = {"ws://192.0.2.1", "ws://localhost.example.com", "http://[2001:db8::1]", "ws://127.1"};
+    static const char *const far[] = {"ws://192.0.2.1", "ws://localhost.example.com",
+                                      "http://[2001:db8::1]", "ws://127.1"};
     for (size_t i = 0; i < sizeof(far) / sizeof(*far); i++) {
         assert_int_equal(tunnel_client_config_set_server(c, far[i]), 0);
-        assert_int_equal(tunnel_client_new(&client, loop, c, detail, sizeof(detail)), TUNNEL_E_INVALID);
+        assert_int_equal(tunnel_client_new(&client, loop, c, detail, sizeof(detail)),
+                         TUNNEL_E_INVALID);
         assert_line(detail);
     }
     assert_int_equal(tunnel_client_config_set_insecure(c, 1), 0);
@@ -160,16 +181,23 @@ static void what_a_client_refuses(void **state)
         const char *what, *upstream;
         int error;
     } cases[] = {
-        {"demo", "3000", TUNNEL_E_INVALID},           {"tcp://:1", "3000", TUNNEL_E_INVALID},
-        {"http://Demo", "3000", TUNNEL_E_NAME_INVALID}, {"http://a.b", "3000", TUNNEL_E_NAME_INVALID},
-        {"http://-a", "3000", TUNNEL_E_NAME_INVALID}, {"http://@@", "3000", TUNNEL_E_NAME_INVALID},
-        {"http://demo/", "3000", TUNNEL_E_NAME_INVALID}, {"http://demo", "", TUNNEL_E_INVALID},
-        {"http://demo", "host", TUNNEL_E_INVALID},    {"http://demo", "3000", 0},
-        {"http://@", "unix:/x", 0},                   {"http://", "[::1]:80", 0},
+        {"demo", "3000", TUNNEL_E_INVALID},
+        {"tcp://:1", "3000", TUNNEL_E_INVALID},
+        {"http://Demo", "3000", TUNNEL_E_NAME_INVALID},
+        {"http://a.b", "3000", TUNNEL_E_NAME_INVALID},
+        {"http://-a", "3000", TUNNEL_E_NAME_INVALID},
+        {"http://@@", "3000", TUNNEL_E_NAME_INVALID},
+        {"http://demo/", "3000", TUNNEL_E_NAME_INVALID},
+        {"http://demo", "", TUNNEL_E_INVALID},
+        {"http://demo", "host", TUNNEL_E_INVALID},
+        {"http://demo", "3000", 0},
+        {"http://@", "unix:/x", 0},
+        {"http://", "[::1]:80", 0},
     };
     uint64_t id = 0, last = 0;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        int rc = tunnel_client_forward(client, cases[i].what, cases[i].upstream, NULL, &id, detail, sizeof(detail));
+        int rc = tunnel_client_forward(client, cases[i].what, cases[i].upstream, NULL, &id, detail,
+                                       sizeof(detail));
         assert_int_equal(rc, cases[i].error);
         if (rc) {
             assert_line(detail);
@@ -179,7 +207,8 @@ static void what_a_client_refuses(void **state)
         }
     }
     assert_int_equal(tunnel_client_forward(client, "http://x", "1", NULL, NULL, NULL, 0), 0);
-    assert_int_equal(tunnel_client_forward(client, "x", "1", NULL, NULL, NULL, 0), TUNNEL_E_INVALID);
+    assert_int_equal(tunnel_client_forward(client, "x", "1", NULL, NULL, NULL, 0),
+                     TUNNEL_E_INVALID);
     assert_int_equal(tunnel_client_unpublish(client, 4711), TUNNEL_E_NOT_FOUND);
     assert_int_equal(tunnel_client_unpublish(client, last), 0);
     tunnel_client_close(client, on_closed, &closes);
@@ -271,9 +300,9 @@ static void events_have_defaults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(server_addresses),      cmocka_unit_test(the_other_settings),
-        cmocka_unit_test(options_of_a_tunnel),   cmocka_unit_test(what_a_client_refuses),
-        cmocka_unit_test(loops_catch_signals),   cmocka_unit_test(events_have_defaults),
+        cmocka_unit_test(server_addresses),    cmocka_unit_test(the_other_settings),
+        cmocka_unit_test(options_of_a_tunnel), cmocka_unit_test(what_a_client_refuses),
+        cmocka_unit_test(loops_catch_signals), cmocka_unit_test(events_have_defaults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

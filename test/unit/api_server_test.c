@@ -25,9 +25,21 @@ static tunnel_server_config *config_new(void)
 static void listeners(void **state)
 {
     (void)state;
-    static const char *const good[] = {"127.0.0.1:8080", "0.0.0.0:0", "[::1]:443", "[::]:80", "localhost:1"};
-    static const char *const bad[] = {"", "8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x",
-                                      "::1:80", "[::1]", "[::1:80", "name.test:80", "256.0.0.1:80", "http://127.0.0.1:80"};
+    static const char *const good[] = {"127.0.0.1:8080", "0.0.0.0:0", "[::1]:443", "[::]:80",
+                                       "localhost:1"};
+    static const char *const bad[] = {"",
+                                      "8080",
+                                      ":8080",
+                                      "127.0.0.1",
+                                      "127.0.0.1:",
+                                      "127.0.0.1:65536",
+                                      "127.0.0.1:x",
+                                      "::1:80",
+                                      "[::1]",
+                                      "[::1:80",
+                                      "name.test:80",
+                                      "256.0.0.1:80",
+                                      "http://127.0.0.1:80"};
     tunnel_server_config *c = config_new();
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
         assert_int_equal(tunnel_server_config_add_listen(c, good[i]), 0);
@@ -52,7 +64,8 @@ static void names_tokens_and_times(void **state)
     char text[5000];
     tunnel_server_config *c = config_new();
     static const char *const domains[] = {"localhost", "Tunnel.Example.COM", "a-b.test"};
-    static const char *const no_domains[] = {"", ".", "a..b", "a.", "-a", "a b", "127.0.0.1", "x/y", "h:80", "a_b"};
+    static const char *const no_domains[] = {"",    ".",         "a..b", "a.",   "-a",
+                                             "a b", "127.0.0.1", "x/y",  "h:80", "a_b"};
     for (size_t i = 0; i < sizeof(domains) / sizeof(*domains); i++)
         assert_int_equal(tunnel_server_config_set_domain(c, domains[i]), 0);
     for (size_t i = 0; i < sizeof(no_domains) / sizeof(*no_domains); i++) {
@@ -60,8 +73,10 @@ static void names_tokens_and_times(void **state)
             fail_msg("taken: '%s'", no_domains[i]);
         assert_line(tunnel_server_config_error(c));
     }
-    static const char *const urls[] = {"https://tunnel.example.com", "http://h:8080", "https://h:443/"};
-    static const char *const no_urls[] = {"", "h", "ws://h", "https://h/x", "https://u:p@h", "https://1.2.3.4", "https://[::1]"};
+    static const char *const urls[] = {"https://tunnel.example.com", "http://h:8080",
+                                       "https://h:443/"};
+    static const char *const no_urls[] = {
+        "", "h", "ws://h", "https://h/x", "https://u:p@h", "https://1.2.3.4", "https://[::1]"};
     for (size_t i = 0; i < sizeof(urls) / sizeof(*urls); i++)
         assert_int_equal(tunnel_server_config_set_public_url(c, urls[i]), 0);
     for (size_t i = 0; i < sizeof(no_urls) / sizeof(*no_urls); i++) {
@@ -131,11 +146,13 @@ static void what_is_missing_is_said(void **state)
     assert_int_equal(tunnel_server_start(server, detail, sizeof(detail)), TUNNEL_E_STATE);
     assert_int_equal(tunnel_server_reload_certificates(server, NULL, 0), 0);
     /* A certificate without a TLS listener, and the other way round. */
-    assert_int_equal(tunnel_server_config_add_certificate(c, "/nonexistent.crt", "/nonexistent.key"), 0);
+    assert_int_equal(
+        tunnel_server_config_add_certificate(c, "/nonexistent.crt", "/nonexistent.key"), 0);
     assert_int_equal(tunnel_server_new(&second, loop, c, detail, sizeof(detail)), TUNNEL_E_INVALID);
     assert_line(detail);
     assert_int_equal(tunnel_server_config_add_tls_listen(c, "127.0.0.1:0"), 0);
-    assert_int_equal(tunnel_server_new(&second, loop, c, detail, sizeof(detail)), TUNNEL_E_NOT_FOUND);
+    assert_int_equal(tunnel_server_new(&second, loop, c, detail, sizeof(detail)),
+                     TUNNEL_E_NOT_FOUND);
     assert_non_null(strstr(detail, "/nonexistent.crt"));
     tunnel_server_config_free(c);
     c = config_new();
@@ -261,7 +278,8 @@ static void certificates_are_read_again(void **state)
     assert_int_equal(memcmp(a.urls[0], "https://127.0.0.1:", 18), 0);
     assert_int_equal(tunnel_server_reload_certificates(server, detail, sizeof(detail)), 0);
     assert_int_equal(remove(test_certs_path(&certs, "a.key")), 0);
-    assert_int_equal(tunnel_server_reload_certificates(server, detail, sizeof(detail)), TUNNEL_E_NOT_FOUND);
+    assert_int_equal(tunnel_server_reload_certificates(server, detail, sizeof(detail)),
+                     TUNNEL_E_NOT_FOUND);
     assert_line(detail);
     test_certs_make(&certs, &(test_cert_spec){.file = "a", .names = "test"});
     assert_int_equal(tunnel_server_reload_certificates(server, NULL, 0), 0);

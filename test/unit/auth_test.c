@@ -37,7 +37,8 @@ static void only_what_was_added_is_accepted(void **state)
     assert_int_equal(check(t, "abc", account), TUNNEL_E_AUTH_FAILED);
     assert_int_equal(tnl_tokens_add(t, "abc"), 0);
     assert_int_equal(tnl_tokens_add(t, "SECRET"), 0);
-    static const char *const wrong[] = {"", "ab", "abcd", "ABC", "abc ", "secret", "SECRET\n", "abcSECRET"};
+    static const char *const wrong[] = {"",     "ab",     "abcd",     "ABC",
+                                        "abc ", "secret", "SECRET\n", "abcSECRET"};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
         assert_int_equal(check(t, wrong[i], account), TUNNEL_E_AUTH_FAILED);
     assert_int_equal(tnl_tokens_check(t, (tnl_str){"abc\0", 4}, account), TUNNEL_E_AUTH_FAILED);
@@ -136,8 +137,10 @@ static void made_tokens_are_good_and_new(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_what_was_added_is_accepted), cmocka_unit_test(tokens_must_fit_into_a_header),
-        cmocka_unit_test(their_number_is_bounded),         cmocka_unit_test(want_of_memory_lets_nobody_in),
+        cmocka_unit_test(only_what_was_added_is_accepted),
+        cmocka_unit_test(tokens_must_fit_into_a_header),
+        cmocka_unit_test(their_number_is_bounded),
+        cmocka_unit_test(want_of_memory_lets_nobody_in),
         cmocka_unit_test(made_tokens_are_good_and_new),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

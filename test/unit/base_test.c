@@ -62,7 +62,7 @@ static int no_leak(void **state)
     return memory.live ? -1 : 0;
 }
 
-/* --- buf ---------------------------------------------------------------------------------------------------------- */
+/* --- buf -------------------------------------------------------------------------------------- */
 
 static void buf_holds_up_to_its_maximum(void **state)
 {
@@ -179,14 +179,15 @@ static void buf_survives_want_of_memory(void **state)
     tnl_buf_free(&b);
 }
 
-/* --- ring --------------------------------------------------------------------------------------------------------- */
+/* --- ring ------------------------------------------------------------------------------------- */
 
 static void ring_rounds_its_maximum(void **state)
 {
     (void)state;
     static const struct {
         size_t asked, got;
-    } cases[] = {{0, 1024}, {1, 1024}, {1024, 1024}, {1025, 2048}, {65536, 65536}, {65537, 131072}, {1 << 30, 1 << 30}};
+    } cases[] = {{0, 1024},      {1, 1024},       {1024, 1024},      {1025, 2048},
+                 {65536, 65536}, {65537, 131072}, {1 << 30, 1 << 30}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         tnl_ring r;
         tnl_ring_init(&r, cases[i].asked);
@@ -351,7 +352,7 @@ static void ring_survives_want_of_memory(void **state)
     tnl_ring_free(&r);
 }
 
-/* --- map ---------------------------------------------------------------------------------------------------------- */
+/* --- map -------------------------------------------------------------------------------------- */
 
 typedef struct member {
     tnl_map_node node;
@@ -406,7 +407,9 @@ static void use_map(bool by_id, uint64_t seed)
             tnl_map_remove(&m, &e->node);
             count--;
         } else {
-            assert_int_equal(by_id ? tnl_map_put_id(&m, &e->node, e->id) : tnl_map_put(&m, &e->node, e->key, len), 0);
+            assert_int_equal(by_id ? tnl_map_put_id(&m, &e->node, e->id)
+                                   : tnl_map_put(&m, &e->node, e->key, len),
+                             0);
             count++;
         }
         e->in = !e->in;
@@ -434,9 +437,9 @@ static void map_tells_keys_apart(void **state)
     static const struct {
         const char *p;
         size_t n;
-    } keys[] = {{"", 0},          {"\0", 1},          {"\0\0", 2},         {"a", 1},
-                {"a\0", 2},       {"\0a", 2},         {"aaaaaaaa", 8},     {"aaaaaaaa\0", 9},
-                {"aaaaaaaaa", 9}, {"baaaaaaaa", 9},   {"aaaaaaaab", 9},    {"A", 1}};
+    } keys[] = {{"", 0},          {"\0", 1},        {"\0\0", 2},      {"a", 1},
+                {"a\0", 2},       {"\0a", 2},       {"aaaaaaaa", 8},  {"aaaaaaaa\0", 9},
+                {"aaaaaaaaa", 9}, {"baaaaaaaa", 9}, {"aaaaaaaab", 9}, {"A", 1}};
     enum { COUNT = sizeof(keys) / sizeof(*keys) };
     tnl_map m;
     tnl_map_node nodes[COUNT];
@@ -490,7 +493,7 @@ static void map_goes_on_without_memory_to_grow(void **state)
     tnl_map_free(&m);
 }
 
-/* --- list --------------------------------------------------------------------------------------------------------- */
+/* --- list ------------------------------------------------------------------------------------- */
 
 static void list_keeps_order(void **state)
 {
@@ -524,7 +527,7 @@ static void list_keeps_order(void **state)
     assert_true(tnl_list_empty(&head));
 }
 
-/* --- bytes -------------------------------------------------------------------------------------------------------- */
+/* --- bytes ------------------------------------------------------------------------------------ */
 
 static void bytes_are_read_within_bounds(void **state)
 {
@@ -571,7 +574,7 @@ static void bytes_are_written_within_bounds(void **state)
     assert_memory_equal(out, "\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\0\0", 10);
 }
 
-/* --- url ---------------------------------------------------------------------------------------------------------- */
+/* --- url -------------------------------------------------------------------------------------- */
 
 static void urls_are_taken_apart(void **state)
 {
@@ -612,13 +615,48 @@ static void urls_are_taken_apart(void **state)
 static void bad_urls_are_refused(void **state)
 {
     (void)state;
-    static const char *const cases[] = {
-        "", "h", "h:80", "://h", "http:/h", "http:h", "http://", "http:///x", "http://:80", "http://h:", "http://h:0",
-        "http://h:65536", "http://h:99999999999999999999", "http://h:8o", "http://h:+8", "http://h:8 ", "http://h:-1",
-        "http://h h", "http://h\n", "http://h\x7f", "http://\xc3\xa4", "http://a,b", "http://a%41", "http://[::1",
-        "http://::1", "http://[]", "http://[::1]x", "http://[::1]:", "http://[h]", "http://[1.2.3.4]", "http://[:::]",
-        "http://[::1%25eth0]", "http://u:p@", "http://u:p@:80", "http://%@h", "http://%4@h", "http://%4g@h",
-        "http://%00@h", "http://%0d%0a@h", "http://%7f@h", "averyveryverylongscheme://h", "http://h:1:2"};
+    static const char *const cases[] = {"",
+                                        "h",
+                                        "h:80",
+                                        "://h",
+                                        "http:/h",
+                                        "http:h",
+                                        "http://",
+                                        "http:///x",
+                                        "http://:80",
+                                        "http://h:",
+                                        "http://h:0",
+                                        "http://h:65536",
+                                        "http://h:99999999999999999999",
+                                        "http://h:8o",
+                                        "http://h:+8",
+                                        "http://h:8 ",
+                                        "http://h:-1",
+                                        "http://h h",
+                                        "http://h\n",
+                                        "http://h\x7f",
+                                        "http://\xc3\xa4",
+                                        "http://a,b",
+                                        "http://a%41",
+                                        "http://[::1",
+                                        "http://::1",
+                                        "http://[]",
+                                        "http://[::1]x",
+                                        "http://[::1]:",
+                                        "http://[h]",
+                                        "http://[1.2.3.4]",
+                                        "http://[:::]",
+                                        "http://[::1%25eth0]",
+                                        "http://u:p@",
+                                        "http://u:p@:80",
+                                        "http://%@h",
+                                        "http://%4@h",
+                                        "http://%4g@h",
+                                        "http://%00@h",
+                                        "http://%0d%0a@h",
+                                        "http://%7f@h",
+                                        "averyveryverylongscheme://h",
+                                        "http://h:1:2"};
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         tnl_url u;
         if (tnl_url_parse(&u, cases[i]) != TUNNEL_E_INVALID)
@@ -656,12 +694,25 @@ static void parts_of_urls_are_bounded(void **state)
 static void loopback_is_known(void **state)
 {
     (void)state;
-    static const char *const yes[] = {"localhost", "a.localhost", "b.a.localhost", "127.0.0.1", "127.255.0.9", "::1",
-                                      "0:0:0:0:0:0:0:1"};
+    static const char *const yes[] = {"localhost",   "a.localhost", "b.a.localhost",  "127.0.0.1",
+                                      "127.255.0.9", "::1",         "0:0:0:0:0:0:0:1"};
     /* What is not a proper address may be a name that some resolver knows. */
-    static const char *const no[] = {"", "localhost.example.com", "notlocalhost", ".localhost", "128.0.0.1", "127.0.0",
-                                     "127.1", "127.0.0.256", "127.0.0.1.5", "127.0.0.1.example.com", "127.300", "::2",
-                                     "::", "1::1", "0.0.0.0", "localhos"};
+    static const char *const no[] = {"",
+                                     "localhost.example.com",
+                                     "notlocalhost",
+                                     ".localhost",
+                                     "128.0.0.1",
+                                     "127.0.0",
+                                     "127.1",
+                                     "127.0.0.256",
+                                     "127.0.0.1.5",
+                                     "127.0.0.1.example.com",
+                                     "127.300",
+                                     "::2",
+                                     "::",
+                                     "1::1",
+                                     "0.0.0.0",
+                                     "localhos"};
     for (size_t i = 0; i < sizeof(yes) / sizeof(*yes); i++)
         if (!tnl_host_is_loopback(yes[i]))
             fail_msg("not loopback: '%s'", yes[i]);
@@ -675,9 +726,11 @@ static void names_are_checked(void **state)
     (void)state;
     char text[300];
     static const char *const labels[] = {"a", "0", "a-b", "xn--bcher-kva", "a--b"};
-    static const char *const not_labels[] = {"", "-a", "a-", "-", "A", "a.b", "a_b", "a b", "\xc3\xa4", "@", "a\n"};
+    static const char *const not_labels[] = {"",    "-a",  "a-",       "-", "A",  "a.b",
+                                             "a_b", "a b", "\xc3\xa4", "@", "a\n"};
     static const char *const domains[] = {"localhost", "a.b", "tunnel.example.com", "1.2"};
-    static const char *const not_domains[] = {"", ".", "a.", ".a", "a..b", "A.b", "a.-b", "a b.c", "a/b"};
+    static const char *const not_domains[] = {"",    ".",    "a.",    ".a", "a..b",
+                                              "A.b", "a.-b", "a b.c", "a/b"};
     for (size_t i = 0; i < sizeof(labels) / sizeof(*labels); i++)
         assert_true(tnl_is_label(labels[i]) && tnl_is_domain(labels[i]));
     for (size_t i = 0; i < sizeof(not_labels) / sizeof(*not_labels); i++)
@@ -700,7 +753,7 @@ static void names_are_checked(void **state)
     assert_false(tnl_is_domain(text));
 }
 
-/* --- the rest ----------------------------------------------------------------------------------------------------- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 static void backoff_grows_to_its_cap(void **state)
 {
@@ -764,7 +817,7 @@ static void text_is_escaped_for_logs(void **state)
         {"\r\n\t\0\x1b[31m", 9, 64, "\\x0d\\x0a\\x09\\x00\\x1b[31m"},
         {"\x7f\x80\xff", 3, 64, "\\x7f\\x80\\xff"},
         {"abcd", 4, 4, "abc"},
-        {"abc\n", 4, 7, "abc"},   /* an escape is never cut */
+        {"abc\n", 4, 7, "abc"}, /* an escape is never cut */
         {"abc\n", 4, 8, "abc\\x0a"},
         {"\n\n", 2, 5, "\\x0a"},
         {"a", 1, 1, ""},
@@ -786,8 +839,13 @@ static void base64_as_in_the_rfc(void **state)
 {
     (void)state;
     /* RFC 4648 section 10 */
-    static const char *const cases[][2] = {{"", ""},         {"f", "Zg=="},         {"fo", "Zm8="},        {"foo", "Zm9v"},
-                                           {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+    static const char *const cases[][2] = {{"", ""},
+                                           {"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"fooba", "Zm9vYmE="},
+                                           {"foobar", "Zm9vYmFy"}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         size_t n = strlen(cases[i][0]);
         char out[16];

@@ -28,12 +28,12 @@ typedef struct rig {
     unsigned closes;
     /* events */
     unsigned count[EVENTS];
-    int error;      /* of the last event that had one */
+    int error; /* of the last event that had one */
     char text[1200];
     char url[300];
     char method[64], path[1200], visitor[64];
     uint64_t failed_tunnel;
-    int close_in;   /* the event in whose callback the client is closed; 0: none */
+    int close_in; /* the event in whose callback the client is closed; 0: none */
 } rig;
 
 static void on_client_closed(void *user)
@@ -92,7 +92,8 @@ static void rig_open(rig *r)
     test_loop_open(&r->l);
     test_peer_init(&r->up);
     r->up.echo = r->up.echo_end = true;
-    assert_int_equal(tnl_listener_new(&r->service, r->l.loop, "127.0.0.1:0", on_accept, r, NULL, 0), 0);
+    assert_int_equal(tnl_listener_new(&r->service, r->l.loop, "127.0.0.1:0", on_accept, r, NULL, 0),
+                     0);
     snprintf(text, sizeof(text), "%u", tnl_listener_address(r->service).port);
     assert_int_equal(tnl_upstream_parse(&r->upstream, text, NULL, detail, sizeof(detail)), 0);
     fake_server_open(&r->server, &r->l, NULL);
@@ -150,7 +151,7 @@ static void turns(rig *r, unsigned n)
         assert_true(test_turn(&r->l));
 }
 
-/* --- a visitor's stream ------------------------------------------------------------------------------------------- */
+/* --- a visitor's stream ----------------------------------------------------------------------- */
 
 typedef struct visitor {
     tnl_stream *stream;
@@ -201,7 +202,7 @@ static void visitor_release(visitor *v)
     v->stream = NULL;
 }
 
-/* --- the usual ---------------------------------------------------------------------------------------------------- */
+/* --- the usual -------------------------------------------------------------------------------- */
 
 static void it_connects_publishes_and_forwards(void **state)
 {
@@ -211,7 +212,8 @@ static void it_connects_publishes_and_forwards(void **state)
     rig_open(&r);
     r.config.force = true;
     rig_make(&r);
-    assert_int_equal(tnl_client_forward(r.client, "demo", &r.upstream, "app.test:81", &r.tunnel), 0);
+    assert_int_equal(tnl_client_forward(r.client, "demo", &r.upstream, "app.test:81", &r.tunnel),
+                     0);
     turns(&r, 5);
     assert_int_equal(r.server.accepted, 0);
     assert_int_equal(tnl_client_start(r.client), 0);
@@ -226,7 +228,8 @@ static void it_connects_publishes_and_forwards(void **state)
     assert_string_equal(r.server.last_host_header, "app.test:81");
     assert_true(r.server.force);
     assert_memory_equal(r.server.instance, r.config.instance, TNL_ID_SIZE);
-    assert_non_null(strcasestr((const char *)r.server.head, "\r\nAuthorization: Bearer SECRET\r\n"));
+    assert_non_null(
+        strcasestr((const char *)r.server.head, "\r\nAuthorization: Bearer SECRET\r\n"));
     assert_memory_equal(r.server.head, "GET /__tunnel__/link HTTP/1.1\r\n", 31);
     /* A visitor comes. */
     assert_int_equal(visitor_open(&v, &r, r.tunnel), 0);
@@ -270,7 +273,7 @@ static void what_the_server_tells_is_escaped(void **state)
     rig_close(&r);
 }
 
-/* --- trying again ------------------------------------------------------------------------------------------------- */
+/* --- trying again ----------------------------------------------------------------------------- */
 
 static void it_waits_for_a_server_that_is_not_there(void **state)
 {
@@ -334,13 +337,17 @@ static void answers_that_are_no_upgrade(void **state)
         {"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 56\r\n\r\n"
          "{\"error\":\"AUTH_FAILED\",\"message\":\"not a known token: x\"}",
          TUNNEL_E_AUTH_FAILED, true, "not a known token"},
-        {"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_AUTH_FAILED, true, "401"},
+        {"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_AUTH_FAILED, true,
+         "401"},
         {"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_DENIED, true, "403"},
         {"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_NOT_TUNNEL, false, "404"},
-        {"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_NOT_TUNNEL, false, "redirect"},
+        {"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_NOT_TUNNEL,
+         false, "redirect"},
         {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_NOT_TUNNEL, false, "200"},
-        {"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_GONE, false, "503"},
-        {"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_GONE, false, "429"},
+        {"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_GONE, false,
+         "503"},
+        {"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", TUNNEL_E_GONE, false,
+         "429"},
         {"SSH-2.0-OpenSSH_9\r\n", TUNNEL_E_NOT_TUNNEL, false, "HTTP"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -366,16 +373,18 @@ static void refusals_by_close(void **state)
     static const struct {
         int code;
         bool final;
-    } cases[] = {{TUNNEL_E_VERSION, true},   {TUNNEL_E_AUTH_FAILED, true},    {TUNNEL_E_REPLACED, true},
-                 {TUNNEL_E_DENIED, true},    {TUNNEL_E_LIMIT_EXCEEDED, true}, {TUNNEL_E_GONE, false},
-                 {TUNNEL_E_PROTOCOL, false}, {TUNNEL_E_NOMEM, false}};
+    } cases[] = {{TUNNEL_E_VERSION, true},        {TUNNEL_E_AUTH_FAILED, true},
+                 {TUNNEL_E_REPLACED, true},       {TUNNEL_E_DENIED, true},
+                 {TUNNEL_E_LIMIT_EXCEEDED, true}, {TUNNEL_E_GONE, false},
+                 {TUNNEL_E_PROTOCOL, false},      {TUNNEL_E_NOMEM, false}};
     for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(*cases); i++) {
         rig r;
         bool live = i % 2;
         rig_open(&r);
         if (live) {
             rig_live(&r);
-            fake_server_end_session(&r.server, cases[i / 2].code, tunnel_strerror(cases[i / 2].code));
+            fake_server_end_session(&r.server, cases[i / 2].code,
+                                    tunnel_strerror(cases[i / 2].code));
         } else {
             r.server.refuse = cases[i / 2].code;
             rig_start(&r);
@@ -390,7 +399,8 @@ static void refusals_by_close(void **state)
             unsigned accepted = r.server.accepted;
             turns(&r, 80);
             assert_int_equal(r.server.accepted, accepted);
-            assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, NULL), TUNNEL_E_STATE);
+            assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, NULL),
+                             TUNNEL_E_STATE);
         } else {
             UNTIL(&r.l, r.server.accepted == 2);
         }
@@ -411,7 +421,7 @@ static void a_bad_welcome_is_not_taken(void **state)
     rig_close(&r);
 }
 
-/* --- tunnels ------------------------------------------------------------------------------------------------------ */
+/* --- tunnels ---------------------------------------------------------------------------------- */
 
 static void a_tunnel_can_fail_alone(void **state)
 {
@@ -473,7 +483,7 @@ static void their_number_is_bounded_not_their_sum(void **state)
     rig_close(&r);
 }
 
-/* --- TLS ---------------------------------------------------------------------------------------------------------- */
+/* --- TLS -------------------------------------------------------------------------------------- */
 
 static void wss_is_verified(void **state)
 {
@@ -488,7 +498,8 @@ static void wss_is_verified(void **state)
         rig_open(&r);
         assert_int_equal(tnl_tls_server_new(&r.server.tls), 0);
         assert_int_equal(tnl_tls_server_add(r.server.tls, test_certs_path(&certs, "self.crt"),
-                                            test_certs_path(&certs, "self.key"), detail, sizeof(detail)),
+                                            test_certs_path(&certs, "self.key"), detail,
+                                            sizeof(detail)),
                          0);
         snprintf(text, sizeof(text), "wss://localhost:%u", fake_server_port(&r.server));
         assert_int_equal(tnl_url_parse(&r.config.server, text), 0);
@@ -511,16 +522,28 @@ static void a_client_without_its_ca_file_is_not_made(void **state)
     rig_open(&r);
     snprintf(r.config.server.scheme, sizeof(r.config.server.scheme), "wss");
     snprintf(r.config.ca_file, sizeof(r.config.ca_file), "/nonexistent/ca.pem");
-    assert_int_equal(tnl_client_new(&r.client, r.l.loop, &r.config, detail, sizeof(detail)), TUNNEL_E_NOT_FOUND);
+    assert_int_equal(tnl_client_new(&r.client, r.l.loop, &r.config, detail, sizeof(detail)),
+                     TUNNEL_E_NOT_FOUND);
     assert_non_null(strstr(detail, "/nonexistent/ca.pem"));
     r.client = NULL;
     r.closes = 1;
     rig_close(&r);
 }
 
-/* --- closing ------------------------------------------------------------------------------------------------------ */
+/* --- closing ---------------------------------------------------------------------------------- */
 
-enum { NOT_STARTED, STARTED, DIALED, UPGRADED, LIVE, WITH_STREAM, WAITING, FAILED, DEAD_LINK, STATES };
+enum {
+    NOT_STARTED,
+    STARTED,
+    DIALED,
+    UPGRADED,
+    LIVE,
+    WITH_STREAM,
+    WAITING,
+    FAILED,
+    DEAD_LINK,
+    STATES
+};
 
 static void reach(rig *r, int s, visitor *v)
 {
@@ -581,7 +604,8 @@ static void it_can_be_closed_in_every_state(void **state)
         tnl_client_close(r.client, on_client_closed, &r);
         tnl_client_close(r.client, on_client_closed, &r);
         assert_int_equal(tnl_client_start(r.client), TUNNEL_E_STATE);
-        assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, NULL), TUNNEL_E_STATE);
+        assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, NULL),
+                         TUNNEL_E_STATE);
         assert_int_equal(r.closes, 0);
         memset(r.count, 0, sizeof(r.count));
         UNTIL(&r.l, !r.client);
@@ -596,9 +620,10 @@ static void it_can_be_closed_in_every_state(void **state)
 static void it_can_be_closed_in_every_event(void **state)
 {
     (void)state;
-    static const int events[] = {TUNNEL_EVENT_CONNECTING, TUNNEL_EVENT_CONNECTED, TUNNEL_EVENT_RETRYING,
-                                 TUNNEL_EVENT_PUBLISHED,  TUNNEL_EVENT_FAILED,    TUNNEL_EVENT_REQUEST,
-                                 TUNNEL_EVENT_DRAINING,   -TUNNEL_EVENT_FAILED,   -TUNNEL_EVENT_RETRYING};
+    static const int events[] = {
+        TUNNEL_EVENT_CONNECTING, TUNNEL_EVENT_CONNECTED, TUNNEL_EVENT_RETRYING,
+        TUNNEL_EVENT_PUBLISHED,  TUNNEL_EVENT_FAILED,    TUNNEL_EVENT_REQUEST,
+        TUNNEL_EVENT_DRAINING,   -TUNNEL_EVENT_FAILED,   -TUNNEL_EVENT_RETRYING};
     for (size_t i = 0; i < sizeof(events) / sizeof(*events); i++) {
         rig r;
         rig_open(&r);
@@ -626,11 +651,12 @@ static void it_can_be_closed_in_every_event(void **state)
     }
 }
 
-/* --- a path that goes dead ---------------------------------------------------------------------------------------- */
+/* --- a path that goes dead -------------------------------------------------------------------- */
 
 enum { RELAYS = 4 };
 
-/* Passes bytes on between the client and the server, until it is told to let one more message through and then nothing. */
+/* Passes bytes on between the client and the server, until it is told to let one more message
+ * through and then nothing. */
 typedef struct relay {
     struct relays *all;
     tnl_conn *in, *out;
@@ -712,8 +738,10 @@ static void out_closed(void *user, int error, const char *detail)
         tnl_conn_close(e->in);
 }
 
-static const tnl_conn_events in_events = {.space = in_space, .data = in_data, .eof = in_eof, .closed = in_closed};
-static const tnl_conn_events out_events = {.space = out_space, .data = out_data, .eof = out_eof, .closed = out_closed};
+static const tnl_conn_events in_events = {
+    .space = in_space, .data = in_data, .eof = in_eof, .closed = in_closed};
+static const tnl_conn_events out_events = {
+    .space = out_space, .data = out_data, .eof = out_eof, .closed = out_closed};
 
 static void on_relay_connected(void *user, int error, const char *detail, tnl_conn *c)
 {
@@ -733,12 +761,14 @@ static void on_relay_accept(void *user, tnl_conn *c)
     relay *e = &all->each[all->count++];
     e->in = c;
     tnl_conn_set_events(c, &in_events, e);
-    assert_int_equal(tnl_connect_start(&e->connect, all->r->l.loop, "127.0.0.1", fake_server_port(&all->r->server), NULL,
-                                       5000, on_relay_connected, e),
+    assert_int_equal(tnl_connect_start(&e->connect, all->r->l.loop, "127.0.0.1",
+                                       fake_server_port(&all->r->server), NULL, 5000,
+                                       on_relay_connected, e),
                      0);
 }
 
-/* The session is over, but its link takes its time to close: it must not be taken for the next one. */
+/* The session is over, but its link takes its time to close: it must not be taken for the next one.
+ */
 static void an_old_link_does_not_harm_the_new_one(void **state)
 {
     (void)state;
@@ -747,7 +777,9 @@ static void an_old_link_does_not_harm_the_new_one(void **state)
     visitor v = {.received = 0};
     rig_open(&r);
     all = (relays){.r = &r};
-    assert_int_equal(tnl_listener_new(&all.listener, r.l.loop, "127.0.0.1:0", on_relay_accept, &all, NULL, 0), 0);
+    assert_int_equal(
+        tnl_listener_new(&all.listener, r.l.loop, "127.0.0.1:0", on_relay_accept, &all, NULL, 0),
+        0);
     r.config.server.port = tnl_listener_address(all.listener).port;
     rig_live(&r);
     all.each[0].last = true;
@@ -775,7 +807,9 @@ static void it_can_be_closed_while_its_link_closes(void **state)
     static relays all;
     rig_open(&r);
     all = (relays){.r = &r};
-    assert_int_equal(tnl_listener_new(&all.listener, r.l.loop, "127.0.0.1:0", on_relay_accept, &all, NULL, 0), 0);
+    assert_int_equal(
+        tnl_listener_new(&all.listener, r.l.loop, "127.0.0.1:0", on_relay_accept, &all, NULL, 0),
+        0);
     r.config.server.port = tnl_listener_address(all.listener).port;
     rig_live(&r);
     all.each[0].last = true;
@@ -788,7 +822,7 @@ static void it_can_be_closed_while_its_link_closes(void **state)
     rig_close(&r);
 }
 
-/* --- a host's loop ------------------------------------------------------------------------------------------------ */
+/* --- a host's loop ---------------------------------------------------------------------------- */
 
 /* With closed() the loop may be freed at once, also when streams and connections were open. */
 static void the_loop_can_be_freed_after_closed(void **state)
@@ -829,7 +863,7 @@ static void the_loop_can_be_freed_after_closed(void **state)
     rig_close(&r);
 }
 
-/* --- want of memory ----------------------------------------------------------------------------------------------- */
+/* --- want of memory --------------------------------------------------------------------------- */
 
 static size_t live_once(size_t nth)
 {

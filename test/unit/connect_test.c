@@ -44,8 +44,7 @@ static void on_accept(void *user, tnl_conn *c)
     test_peer_attach(user, c);
 }
 
-/* --- connecting ---------------------------------------------------------------------------------
- */
+/* --- connecting ------------------------------------------------------------------------------- */
 
 typedef struct outcome {
     int calls;
@@ -210,8 +209,7 @@ static void canceled_connects_say_nothing(void **state)
     test_loop_close(&l);
 }
 
-/* --- listening ----------------------------------------------------------------------------------
- */
+/* --- listening -------------------------------------------------------------------------------- */
 
 static void listen_fails(test_loop *l, const char *address, int error, const char *words)
 {

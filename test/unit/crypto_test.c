@@ -36,7 +36,8 @@ static void sha256_as_in_the_standard(void **state)
     assert_non_null(a);
     memset(a, 'a', MILLION);
     assert_int_equal(tnl_sha256(out, a, MILLION), 0);
-    assert_hex(out, sizeof(out), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    assert_hex(out, sizeof(out),
+               "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     free(a);
     assert_int_equal(tnl_sha256(out, NULL, 0), 0);
     assert_hex(out, sizeof(out), cases[0].hash);
@@ -55,10 +56,12 @@ static void hmac_as_in_the_rfc(void **state)
         const char *mac;
     } cases[] = {
         /* RFC 4231 sections 4.2 to 4.4, 4.7, 4.8 */
-        {0x0b, 20, NULL, 0, 0, "Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+        {0x0b, 20, NULL, 0, 0, "Hi There",
+         "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
         {0, 0, "Jefe", 0, 0, "what do ya want for nothing?",
          "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
-        {0xaa, 20, NULL, 0xdd, 50, NULL, "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
+        {0xaa, 20, NULL, 0xdd, 50, NULL,
+         "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
         {0xaa, 131, NULL, 0, 0, "Test Using Larger Than Block-Size Key - Hash Key First",
          "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"},
         {0xaa, 131, NULL, 0, 0,
@@ -116,7 +119,8 @@ static void hex_goes_both_ways(void **state)
     tnl_hex(text, NULL, 0);
     assert_string_equal(text, "");
     assert_int_equal(tnl_unhex(back, 0, "", 0), 0);
-    static const char *const bad[] = {"", "a", "abc", "abcde", "ab d", "abxd", "ab:d", "abc/", "abc`", "ab@g", "0x12"};
+    static const char *const bad[] = {"",     "a",    "abc",  "abcde", "ab d", "abxd",
+                                      "ab:d", "abc/", "abc`", "ab@g",  "0x12"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
         assert_int_equal(tnl_unhex(back, 2, bad[i], strlen(bad[i])), TUNNEL_E_INVALID);
 }

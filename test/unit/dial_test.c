@@ -19,7 +19,8 @@ static int make_certs(void **state)
     (void)state;
     test_certs_open(&certs);
     test_certs_make(&certs, &(test_cert_spec){.file = "ca", .cn = "ca", .ca = true});
-    test_certs_make(&certs, &(test_cert_spec){.file = "good", .names = "server.test,localhost", .issuer = "ca"});
+    test_certs_make(&certs, &(test_cert_spec){
+                                .file = "good", .names = "server.test,localhost", .issuer = "ca"});
     return 0;
 }
 
@@ -90,16 +91,18 @@ static void rig_open(rig *r)
     test_peer_init(&r->mine);
     test_peer_init(&r->far);
     test_peer_init(&r->tls);
-    assert_int_equal(tnl_listener_new(&r->listener, r->l.loop, "127.0.0.1:0", on_accept, r, NULL, 0), 0);
-    r->target = (tnl_dial_target){.host = "127.0.0.1", .port = tnl_listener_address(r->listener).port, .timeout_ms = 8000};
+    assert_int_equal(
+        tnl_listener_new(&r->listener, r->l.loop, "127.0.0.1:0", on_accept, r, NULL, 0), 0);
+    r->target = (tnl_dial_target){
+        .host = "127.0.0.1", .port = tnl_listener_address(r->listener).port, .timeout_ms = 8000};
 }
 
 /* What is dialed is behind the listener, which is a proxy. */
 static void rig_use_proxy(rig *r, const char *host, uint16_t port, const char *userinfo)
 {
     char text[300];
-    snprintf(text, sizeof(text), "http://%s%s127.0.0.1:%u", userinfo ? userinfo : "", userinfo ? "@" : "",
-             r->target.port);
+    snprintf(text, sizeof(text), "http://%s%s127.0.0.1:%u", userinfo ? userinfo : "",
+             userinfo ? "@" : "", r->target.port);
     assert_int_equal(tnl_url_parse(&r->proxy, text), 0);
     r->target.proxy = &r->proxy;
     r->target.host = host;
@@ -111,10 +114,12 @@ static void rig_use_tls(rig *r)
     char detail[200];
     assert_int_equal(tnl_tls_server_new(&r->server), 0);
     assert_int_equal(tnl_tls_server_add(r->server, test_certs_path(&certs, "good.crt"),
-                                        test_certs_path(&certs, "good.key"), detail, sizeof(detail)),
+                                        test_certs_path(&certs, "good.key"), detail,
+                                        sizeof(detail)),
                      0);
-    assert_int_equal(
-        tnl_tls_client_new(&r->client, test_certs_path(&certs, "ca.crt"), true, detail, sizeof(detail)), 0);
+    assert_int_equal(tnl_tls_client_new(&r->client, test_certs_path(&certs, "ca.crt"), true, detail,
+                                        sizeof(detail)),
+                     0);
     r->target.tls = r->client;
 }
 
@@ -182,7 +187,7 @@ static void check_bytes(rig *r)
     assert_memory_equal(r->mine.bytes, "pong", 4);
 }
 
-/* --- straight ----------------------------------------------------------------------------------------------------- */
+/* --- straight --------------------------------------------------------------------------------- */
 
 static void a_straight_dial_connects(void **state)
 {
@@ -211,7 +216,8 @@ static void a_refused_dial_says_so(void **state)
     run(&r);
     assert_int_equal(r.error, TUNNEL_E_REFUSED);
     assert_string_equal(r.detail, want);
-    assert_int_equal(tnl_listener_new(&r.listener, r.l.loop, "127.0.0.1:0", on_accept, &r, NULL, 0), 0);
+    assert_int_equal(tnl_listener_new(&r.listener, r.l.loop, "127.0.0.1:0", on_accept, &r, NULL, 0),
+                     0);
     rig_close(&r);
 }
 
@@ -261,7 +267,7 @@ static void bad_targets_are_refused(void **state)
     rig_close(&r);
 }
 
-/* --- through a proxy ---------------------------------------------------------------------------------------------- */
+/* --- through a proxy -------------------------------------------------------------------------- */
 
 static void a_proxy_is_asked_properly(void **state)
 {
@@ -272,8 +278,10 @@ static void a_proxy_is_asked_properly(void **state)
         const char *userinfo;
         const char *request;
     } cases[] = {
-        {"server.test", 443, NULL, "CONNECT server.test:443 HTTP/1.1\r\nHost: server.test:443\r\n\r\n"},
-        {"2001:db8::1", 8443, NULL, "CONNECT [2001:db8::1]:8443 HTTP/1.1\r\nHost: [2001:db8::1]:8443\r\n\r\n"},
+        {"server.test", 443, NULL,
+         "CONNECT server.test:443 HTTP/1.1\r\nHost: server.test:443\r\n\r\n"},
+        {"2001:db8::1", 8443, NULL,
+         "CONNECT [2001:db8::1]:8443 HTTP/1.1\r\nHost: [2001:db8::1]:8443\r\n\r\n"},
         {"192.0.2.1", 1, "user:p%40ss",
          "CONNECT 192.0.2.1:1 HTTP/1.1\r\nHost: 192.0.2.1:1\r\nProxy-Authorization: Basic dXNlcjpwQHNz\r\n\r\n"},
     };
@@ -319,7 +327,8 @@ static void its_refusals_are_told(void **state)
         int error;
         const char *says;
     } cases[] = {
-        {"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", TUNNEL_E_PROXY, "put user:password@"},
+        {"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", TUNNEL_E_PROXY,
+         "put user:password@"},
         {"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno!", TUNNEL_E_PROXY, "status 403"},
         {"HTTP/1.1 502 Bad Gateway\r\n\r\n", TUNNEL_E_UNREACHABLE, "status 502"},
         {"HTTP/1.1 503 x\r\n\r\n", TUNNEL_E_UNREACHABLE, "status 503"},
@@ -381,18 +390,20 @@ static void a_proxy_that_goes_or_is_silent_is_told(void **state)
                 tnl_conn_shutdown(r.far.c);
         }
         UNTIL(&r.l, r.calls);
-        static const int errors[] = {TUNNEL_E_PROXY, TUNNEL_E_RESET, TUNNEL_E_TIMEOUT, TUNNEL_E_REFUSED};
+        static const int errors[] = {TUNNEL_E_PROXY, TUNNEL_E_RESET, TUNNEL_E_TIMEOUT,
+                                     TUNNEL_E_REFUSED};
         assert_int_equal(r.error, errors[i]);
         assert_string_not_equal(r.detail, "");
         if (i == 3) {
             assert_non_null(strstr(r.detail, "proxy"));
-            assert_int_equal(tnl_listener_new(&r.listener, r.l.loop, "127.0.0.1:0", on_accept, &r, NULL, 0), 0);
+            assert_int_equal(
+                tnl_listener_new(&r.listener, r.l.loop, "127.0.0.1:0", on_accept, &r, NULL, 0), 0);
         }
         rig_close(&r);
     }
 }
 
-/* --- TLS ---------------------------------------------------------------------------------------------------------- */
+/* --- TLS -------------------------------------------------------------------------------------- */
 
 static void tls_is_spoken_straight_and_through_a_proxy(void **state)
 {
@@ -454,7 +465,7 @@ static void a_failed_handshake_is_told(void **state)
     }
 }
 
-/* --- canceling ---------------------------------------------------------------------------------------------------- */
+/* --- canceling -------------------------------------------------------------------------------- */
 
 enum { AT_ONCE, ASKED, ANSWERING, IN_TLS, FAILING, MOMENTS };
 
@@ -494,7 +505,7 @@ static void it_can_be_canceled_at_any_time(void **state)
     }
 }
 
-/* --- want of memory ----------------------------------------------------------------------------------------------- */
+/* --- want of memory --------------------------------------------------------------------------- */
 
 static size_t dial_once(size_t nth)
 {

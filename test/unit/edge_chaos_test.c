@@ -9,8 +9,9 @@
 #include "tunnel/error.h"
 
 /*
- * Visitors, a client and its service do at random what they may do and what they may not. Nothing must break, and no
- * visitor may ever see an answer to another one. `edge_chaos_test SEED` replays one run.
+ * Visitors, a client and its service do at random what they may do and what they may not. Nothing
+ * must break, and no visitor may ever see an answer to another one. `edge_chaos_test SEED` replays
+ * one run.
  */
 enum { GUESTS = 6, STEPS = 1500, RUNS = 6 };
 
@@ -31,7 +32,7 @@ static unsigned pick(chaos *c, unsigned n)
     return (unsigned)(c->random >> 33) % n;
 }
 
-/* --- the service ---------------------------------------------------------------------------------------------------- */
+/* --- the service ------------------------------------------------------------------------------ */
 
 /* The path of the request that the call got last: "/g3-17"; a NUL-terminated copy, or "". */
 static const char *last_path(const test_call *call, char *out, size_t size)
@@ -66,7 +67,8 @@ static void answer(chaos *c, test_call *call)
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\ntag:%s;",
         "nonsense %d tag:%s;\r\n\r\n",
     };
-    static const char *const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\ntag:%s;\r\n0\r\nA: b\r\n\r\n";
+    static const char *const chunked =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\ntag:%s;\r\n0\r\nA: b\r\n\r\n";
     static const char *const surplus = "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\ntag:%s;";
     char text[600], path[200];
     last_path(call, path, sizeof(path));
@@ -135,13 +137,14 @@ static void serve(chaos *c)
     }
 }
 
-/* --- visitors ------------------------------------------------------------------------------------------------------- */
+/* --- visitors --------------------------------------------------------------------------------- */
 
 /* A request that was cut makes odd paths, but they are the visitor's own. */
 static void check_tags(const chaos *c, size_t i)
 {
     const test_guest *g = &c->guests[i];
-    for (const char *p = g->text; p && (p = memmem(p, g->n - (size_t)(p - g->text), "tag:/g", 6)); p++)
+    for (const char *p = g->text; p && (p = memmem(p, g->n - (size_t)(p - g->text), "tag:/g", 6));
+         p++)
         if (p[6] >= '0' && p[6] <= '9' && p[7] == '-' && p[6] != (char)('0' + i))
             fail_msg("visitor %zu got %.30s", i, p);
 }
@@ -208,7 +211,7 @@ static void visit(chaos *c)
         test_guest_leave(g, false);
 }
 
-/* --- the client ----------------------------------------------------------------------------------------------------- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 static void serve_again(chaos *c)
 {

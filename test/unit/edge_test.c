@@ -10,10 +10,10 @@
 #include "support/edge.h"
 #include "tunnel/error.h"
 
-#define GET "GET / HTTP/1.1\r\nHost: demo.test\r\n\r\n"
-#define OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define GET     "GET / HTTP/1.1\r\nHost: demo.test\r\n\r\n"
+#define OK      "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 #define UPGRADE "GET /ws HTTP/1.1\r\nHost: demo.test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
-#define SWITCH "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+#define SWITCH  "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
 
 static void open_both(test_edge *e, test_service *s)
 {
@@ -33,7 +33,7 @@ static void turns(test_edge *e, int n)
         test_turn(&e->l);
 }
 
-/* --- the basics ----------------------------------------------------------------------------------------------------- */
+/* --- the basics ------------------------------------------------------------------------------- */
 
 static void a_request_is_answered(void **state)
 {
@@ -63,9 +63,10 @@ static void a_request_is_answered(void **state)
     close_both(&e, &s);
 }
 
-/* --- visitors who leave --------------------------------------------------------------------------------------------- */
+/* --- visitors who leave ----------------------------------------------------------------------- */
 
-/* Resets the visitor's connection two steps before what the service writes at the same time arrives at the server. */
+/* Resets the visitor's connection two steps before what the service writes at the same time arrives
+ * at the server. */
 typedef struct trigger {
     test_guest *guest;
     tnl_conn *conn;
@@ -104,7 +105,8 @@ static void trigger_closed(void *user, int error, const char *detail)
 
 static void reset_ahead_of_answer(trigger *t, test_guest *g)
 {
-    static const tnl_conn_events events = {.space = trigger_space, .data = trigger_data, .closed = trigger_closed};
+    static const tnl_conn_events events = {
+        .space = trigger_space, .data = trigger_data, .closed = trigger_closed};
     int fd[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
     t->guest = g;
@@ -159,7 +161,9 @@ static void visitor_leaves_and_the_stream_ends(void **state)
     for (int i = 0; i < 4; i++) {
         test_guest g;
         test_guest_open(&g, &e);
-        test_guest_say(&g, i < 2 ? GET : "POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 10\r\n\r\n12345");
+        test_guest_say(
+            &g,
+            i < 2 ? GET : "POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 10\r\n\r\n12345");
         test_call *c = test_service_await(&s, (size_t)i + 1);
         test_guest_leave(&g, i % 2);
         UNTIL(&e.l, c->resets);
@@ -181,7 +185,8 @@ static void half_closed_visitor_gets_all_of_the_answer(void **state)
     test_guest_open_narrow(&g, &e);
     g.slow = true;
     test_guest_say(&g, GET);
-    snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%0*d", SIZE, SIZE, 1);
+    snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%0*d", SIZE, SIZE,
+             1);
     test_call_answer(test_service_await(&s, 1), text);
     UNTIL(&e.l, e.events[TUNNEL_EVENT_ACCESS] == 1);
     turns(&e, 3);
@@ -195,7 +200,7 @@ static void half_closed_visitor_gets_all_of_the_answer(void **state)
     close_both(&e, &s);
 }
 
-/* --- pipelining ----------------------------------------------------------------------------------------------------- */
+/* --- pipelining ------------------------------------------------------------------------------- */
 
 /* A visitor who asks and asks and does not read is slowed down, not cut off. */
 static void pipelined_answers_wait_for_the_visitor(void **state)
@@ -232,7 +237,7 @@ static void pipelined_answers_wait_for_the_visitor(void **state)
     free(all);
 }
 
-/* --- what comes back ------------------------------------------------------------------------------------------------ */
+/* --- what comes back -------------------------------------------------------------------------- */
 
 static void malformed_answer_is_a_502(void **state)
 {
@@ -309,7 +314,7 @@ static void malformed_request_is_told(void **state)
     test_edge_close(&e);
 }
 
-/* --- kept streams --------------------------------------------------------------------------------------------------- */
+/* --- kept streams ----------------------------------------------------------------------------- */
 
 static void get(test_edge *e, test_service *s, size_t call)
 {
@@ -336,7 +341,8 @@ static void surplus_bytes_never_reach_another_visitor(void **state)
     test_guest g;
     test_guest_open(&g, &e);
     test_guest_say(&g, GET);
-    test_call_answer(test_service_await(&s, 1), OK "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+    test_call_answer(test_service_await(&s, 1),
+                     OK "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
     UNTIL(&e.l, test_guest_hears(&g, "\r\n\r\nok"));
     UNTIL(&e.l, s.calls[0].fins || s.calls[0].resets);
     assert_false(test_guest_hears(&g, "evil"));
@@ -358,7 +364,8 @@ static void surplus_bytes_never_reach_another_visitor(void **state)
     close_both(&e, &s);
 }
 
-/* Of a name that is given up nothing stays, also not of streams whose polite end the service does not answer. */
+/* Of a name that is given up nothing stays, also not of streams whose polite end the service does
+ * not answer. */
 static void unpublishing_drops_the_streams_that_serve_nobody(void **state)
 {
     (void)state;
@@ -369,7 +376,8 @@ static void unpublishing_drops_the_streams_that_serve_nobody(void **state)
     get(&e, &s, 1);
     test_guest_open(&g, &e);
     test_guest_say(&g, "POST / HTTP/1.1\r\nHost: demo.test\r\n\r\n");
-    test_call_answer(test_service_await(&s, 2), "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    test_call_answer(test_service_await(&s, 2),
+                     "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     UNTIL(&e.l, s.calls[1].fins);
     test_guest_say(&g, "POST / HTTP/1.1\r\nHost: demo.test\r\n\r\n");
     test_service_await(&s, 3);
@@ -386,7 +394,8 @@ static void unpublishing_drops_the_streams_that_serve_nobody(void **state)
     close_both(&e, &s);
 }
 
-/* When the client takes no more streams, what cannot be repeated goes over a kept one rather than nowhere. */
+/* When the client takes no more streams, what cannot be repeated goes over a kept one rather than
+ * nowhere. */
 static void kept_streams_are_used_at_the_limit(void **state)
 {
     (void)state;
@@ -414,7 +423,8 @@ static void kept_streams_are_used_at_the_limit(void **state)
     close_both(&e, &s);
 }
 
-/* A large upload whose acknowledgements are still on their way leaves a stream that cannot take the next head. */
+/* A large upload whose acknowledgements are still on their way leaves a stream that cannot take the
+ * next head. */
 static void stream_without_room_is_not_reused(void **state)
 {
     (void)state;
@@ -428,7 +438,8 @@ static void stream_without_room_is_not_reused(void **state)
     for (int i = 0; i < 5; i++) {
         size_t call = s.count + 1;
         test_guest_open(&g, &e);
-        snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: %d\r\n\r\n", SIZE);
+        snprintf(head, sizeof(head),
+                 "POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: %d\r\n\r\n", SIZE);
         test_guest_say(&g, head);
         test_service_await(&s, call);
         test_call_forget(&s.calls[call - 1]);
@@ -450,7 +461,7 @@ static void stream_without_room_is_not_reused(void **state)
     free(body);
 }
 
-/* --- upgrades ------------------------------------------------------------------------------------------------------- */
+/* --- upgrades --------------------------------------------------------------------------------- */
 
 static test_call *upgraded(test_edge *e, test_service *s, test_guest *g)
 {
@@ -524,7 +535,7 @@ static void upgrade_dies(void **state)
     test_edge_close(&e);
 }
 
-/* --- the server closed in the middle of things ---------------------------------------------------------------------- */
+/* --- the server closed in the middle of things ------------------------------------------------ */
 
 static void server_closes_inside_an_event(void **state)
 {
@@ -551,7 +562,8 @@ static void server_closes_inside_an_event(void **state)
             if (s.count && how == 0)
                 test_call_answer(&s.calls[0], OK);
             else if (s.count && how == 1)
-                test_call_answer(&s.calls[0], "HTTP/1.1 200 OK\r\n\r\n"), test_call_fin(&s.calls[0]);
+                test_call_answer(&s.calls[0], "HTTP/1.1 200 OK\r\n\r\n"),
+                    test_call_fin(&s.calls[0]);
             else if (s.count && how == 2)
                 test_call_reset(&s.calls[0], TUNNEL_E_REFUSED, "no");
             else if (s.count)
@@ -567,7 +579,7 @@ static void server_closes_inside_an_event(void **state)
     }
 }
 
-/* --- names ---------------------------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 /* A name that is given up while its holder is still being asked is not published afterwards. */
 static void unpublished_while_the_holder_is_probed(void **state)
@@ -594,7 +606,8 @@ static void unpublished_while_the_holder_is_probed(void **state)
     close_both(&e, &t);
 }
 
-/* Two want the name at the same time; the one who got it was never asked by the other, and keeps it. */
+/* Two want the name at the same time; the one who got it was never asked by the other, and keeps
+ * it. */
 static void probed_name_changes_hands(void **state)
 {
     (void)state;

@@ -22,8 +22,8 @@ typedef struct rig {
     test_peer up;      /* the service's end of the first connection */
     test_peer more[2]; /* and of others */
     unsigned accepted;
-    bool up_mute;      /* reads nothing at first */
-    int rc;            /* of the last tnl_forward_start() */
+    bool up_mute; /* reads nothing at first */
+    int rc;       /* of the last tnl_forward_start() */
     unsigned gone;
 } rig;
 
@@ -60,7 +60,8 @@ static void rig_open(rig *r)
     test_peer_init(&r->more[1]);
     test_sessions_open(&r->sessions, &r->l, on_open, r);
     assert_int_equal(tnl_forwarder_new(&r->forwarder, r->l.loop), 0);
-    assert_int_equal(tnl_listener_new(&r->listener, r->l.loop, "127.0.0.1:0", on_accept, r, NULL, 0), 0);
+    assert_int_equal(
+        tnl_listener_new(&r->listener, r->l.loop, "127.0.0.1:0", on_accept, r, NULL, 0), 0);
     snprintf(text, sizeof(text), "%u", tnl_listener_address(r->listener).port);
     assert_int_equal(tnl_upstream_parse(&r->upstream, text, NULL, detail, sizeof(detail)), 0);
 }
@@ -93,7 +94,7 @@ static void turns(rig *r, unsigned n)
         assert_true(test_turn(&r->l));
 }
 
-/* --- bytes -------------------------------------------------------------------------------------------------------- */
+/* --- bytes ------------------------------------------------------------------------------------ */
 
 static void bytes_go_both_ways(void **state)
 {
@@ -142,7 +143,7 @@ static void it_goes_to_a_unix_socket_too(void **state)
     rig_close(&r);
 }
 
-/* --- ends --------------------------------------------------------------------------------------------------------- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 static void the_visitors_end_is_passed_on(void **state)
 {
@@ -275,8 +276,8 @@ static void a_reset_of_the_upstream_is_passed_on(void **state)
 }
 
 /*
- * The service answers an upload early, ends, and takes nothing more: the connection is reset under it. The answer is
- * whole, and it must arrive so, also when the visitor is slow.
+ * The service answers an upload early, ends, and takes nothing more: the connection is reset under
+ * it. The answer is whole, and it must arrive so, also when the visitor is slow.
  */
 static void an_early_answer_arrives_whole(void **state)
 {
@@ -329,7 +330,7 @@ static void a_visitor_may_leave_after_an_early_answer(void **state)
     rig_close(&r);
 }
 
-/* --- upstreams that are not there ---------------------------------------------------------------------------------- */
+/* --- upstreams that are not there ------------------------------------------------------------- */
 
 static void a_refused_connection_resets_the_stream(void **state)
 {
@@ -350,7 +351,8 @@ static void a_refused_connection_resets_the_stream(void **state)
         tnl_listener_free(r.listener);
         r.listener = NULL;
         if (cases[i].text)
-            assert_int_equal(tnl_upstream_parse(&r.upstream, cases[i].text, NULL, detail, sizeof(detail)), 0);
+            assert_int_equal(
+                tnl_upstream_parse(&r.upstream, cases[i].text, NULL, detail, sizeof(detail)), 0);
         assert_int_equal(test_visitor_open(&v, &r.sessions), 0);
         UNTIL(&r.l, v.resets);
         assert_int_equal(v.code, -cases[i].error);
@@ -377,7 +379,7 @@ static void a_visitor_may_leave_while_it_is_dialed(void **state)
     rig_close(&r);
 }
 
-/* --- bounds ------------------------------------------------------------------------------------------------------- */
+/* --- bounds ----------------------------------------------------------------------------------- */
 
 static void nothing_grows_without_bound(void **state)
 {
@@ -416,7 +418,7 @@ static void nothing_grows_without_bound(void **state)
     rig_close(&r);
 }
 
-/* --- the forwarder's end ------------------------------------------------------------------------------------------ */
+/* --- the forwarder's end ---------------------------------------------------------------------- */
 
 enum { DIALING, CONNECTED, VISITOR_ENDED, UPSTREAM_ENDED, UPSTREAM_GONE, PHASES };
 
@@ -425,7 +427,8 @@ static void it_can_end_at_any_time(void **state)
     (void)state;
     for (int phase = DIALING; phase < PHASES; phase++) {
         rig r;
-        test_visitor v[3] = {{.to_send = 100000, .keep_open = true}, {.to_send = 100000, .keep_open = true},
+        test_visitor v[3] = {{.to_send = 100000, .keep_open = true},
+                             {.to_send = 100000, .keep_open = true},
                              {.to_send = 100000, .keep_open = phase != VISITOR_ENDED}};
         rig_open(&r);
         r.up_mute = true;
@@ -478,7 +481,7 @@ static void the_sessions_end_ends_its_streams(void **state)
     rig_close(&r);
 }
 
-/* --- TLS ---------------------------------------------------------------------------------------------------------- */
+/* --- TLS -------------------------------------------------------------------------------------- */
 
 typedef struct tls_service {
     tnl_tls_server *tls;
@@ -492,7 +495,8 @@ static void on_accept_tls(void *user, tnl_conn *c)
         tnl_conn_close(c);
         return;
     }
-    assert_int_equal(tnl_tls_accept(&s->r->up.c, s->tls, c, NULL, 0, &test_peer_events, &s->r->up), 0);
+    assert_int_equal(tnl_tls_accept(&s->r->up.c, s->tls, c, NULL, 0, &test_peer_events, &s->r->up),
+                     0);
     tnl_conn_resume(s->r->up.c);
 }
 
@@ -522,14 +526,19 @@ static void an_https_upstream_is_verified(void **state)
         tnl_listener_free(r.listener);
         assert_int_equal(tnl_tls_server_new(&service.tls), 0);
         assert_int_equal(tnl_tls_server_add(service.tls, test_certs_path(&certs, "self.crt"),
-                                            test_certs_path(&certs, "self.key"), detail, sizeof(detail)),
-                         0);
-        assert_int_equal(tnl_listener_new(&r.listener, r.l.loop, "127.0.0.1:0", on_accept_tls, &service, NULL, 0), 0);
-        snprintf(text, sizeof(text), "https://%s:%u", cases[i].host, tnl_listener_address(r.listener).port);
-        assert_int_equal(tnl_upstream_parse(&r.upstream, text,
-                                            cases[i].ca ? test_certs_path(&certs, cases[i].ca) : NULL, detail,
+                                            test_certs_path(&certs, "self.key"), detail,
                                             sizeof(detail)),
                          0);
+        assert_int_equal(tnl_listener_new(&r.listener, r.l.loop, "127.0.0.1:0", on_accept_tls,
+                                          &service, NULL, 0),
+                         0);
+        snprintf(text, sizeof(text), "https://%s:%u", cases[i].host,
+                 tnl_listener_address(r.listener).port);
+        assert_int_equal(
+            tnl_upstream_parse(&r.upstream, text,
+                               cases[i].ca ? test_certs_path(&certs, cases[i].ca) : NULL, detail,
+                               sizeof(detail)),
+            0);
         r.up.echo = r.up.echo_end = true;
         assert_int_equal(test_visitor_open(&v, &r.sessions), 0);
         UNTIL(&r.l, v.fins || v.resets);
@@ -543,7 +552,7 @@ static void an_https_upstream_is_verified(void **state)
     test_certs_close(&certs);
 }
 
-/* --- addresses ---------------------------------------------------------------------------------------------------- */
+/* --- addresses -------------------------------------------------------------------------------- */
 
 static void addresses_are_understood(void **state)
 {
@@ -563,10 +572,18 @@ static void addresses_are_understood(void **state)
         {"http://host:8080/", "host", 8080, ""},
         {"unix:/run/app.sock", "", 0, "/run/app.sock"},
     };
-    static const char *const bad[] = {
-        "", "0", "65536", "99999999999", "-1", "30x", "host", "host:", "host:0", ":3000", "[::1]", "::1", "http://",
-        "http://h/path", "http://h?q", "http://u:p@h", "ftp://h", "ws://h", "unix:", "unix:relative", "https://",
-        "host:80:90", "a b:80", "h\xc3\xa4:80"};
+    static const char *const bad[] = {"",           "0",
+                                      "65536",      "99999999999",
+                                      "-1",         "30x",
+                                      "host",       "host:",
+                                      "host:0",     ":3000",
+                                      "[::1]",      "::1",
+                                      "http://",    "http://h/path",
+                                      "http://h?q", "http://u:p@h",
+                                      "ftp://h",    "ws://h",
+                                      "unix:",      "unix:relative",
+                                      "https://",   "host:80:90",
+                                      "a b:80",     "h\xc3\xa4:80"};
     tnl_upstream u;
     char detail[300];
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
@@ -593,7 +610,8 @@ static void addresses_are_understood(void **state)
     assert_int_equal(tnl_upstream_parse(&u, text, NULL, detail, sizeof(detail)), 0);
     memset(text, 'x', 999);
     assert_int_equal(tnl_upstream_parse(&u, text, NULL, detail, sizeof(detail)), TUNNEL_E_INVALID);
-    assert_int_equal(tnl_upstream_parse(&u, "https://h:1", "/nonexistent", detail, sizeof(detail)), TUNNEL_E_NOT_FOUND);
+    assert_int_equal(tnl_upstream_parse(&u, "https://h:1", "/nonexistent", detail, sizeof(detail)),
+                     TUNNEL_E_NOT_FOUND);
     assert_non_null(strstr(detail, "/nonexistent"));
     assert_int_equal(tnl_upstream_parse(&u, "https://localhost", NULL, detail, sizeof(detail)), 0);
     assert_int_equal(u.port, 443);
@@ -603,7 +621,7 @@ static void addresses_are_understood(void **state)
     assert_int_equal(memory.live, 0);
 }
 
-/* --- want of memory ----------------------------------------------------------------------------------------------- */
+/* --- want of memory --------------------------------------------------------------------------- */
 
 static size_t forward_once(size_t nth)
 {
@@ -615,7 +633,8 @@ static size_t forward_once(size_t nth)
     memory.fail_at = nth;
     if (test_visitor_open(&v, &r.sessions) == 0) {
         /* The service's end, in the same program, may be the one that is short of memory. */
-        UNTIL(&r.l, v.fins || v.resets || !r.sessions.server.session || (r.up.closes && r.up.error));
+        UNTIL(&r.l,
+              v.fins || v.resets || !r.sessions.server.session || (r.up.closes && r.up.error));
         if (v.fins)
             assert_true(v.hash == test_hash_of(200000));
     }
@@ -626,7 +645,8 @@ static size_t forward_once(size_t nth)
     return n;
 }
 
-/* An accepted connection that is lost for want of memory leaves the other side waiting: it is left out. */
+/* An accepted connection that is lost for want of memory leaves the other side waiting: it is left
+ * out. */
 static void each_allocation_can_fail(void **state)
 {
     (void)state;

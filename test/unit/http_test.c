@@ -3,7 +3,7 @@
 
 #include "unit/http_trace.h"
 
-/* --- the catalogue of requests --- */
+/* --- the catalogue of requests ---------------------------------------------------------------- */
 
 #define GET     "GET / HTTP/1.1\r\nHost: a\r\n"
 #define POST    "POST / HTTP/1.1\r\nHost: a\r\n"
@@ -457,7 +457,7 @@ static void test_trailers(void **state)
     CHECK(trailers);
 }
 
-/* --- limits --- */
+/* --- limits ----------------------------------------------------------------------------------- */
 
 /* prefix, n times text, suffix; to be freed by tnl_buf_free(). */
 static tnl_buf repeated(const char *prefix, const char *text, size_t n, const char *suffix)
@@ -522,7 +522,7 @@ static void test_limits_out_of_range(void **state)
                          TUNNEL_E_INVALID);
 }
 
-/* --- the interface --- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 static tnl_http_parser *new_parser(trace *t)
 {

@@ -34,8 +34,7 @@ static void end_peers(test_loop *l, test_peer *a, test_peer *b)
     test_peer_free(b);
 }
 
-/* --- the loop -----------------------------------------------------------------------------------
- */
+/* --- the loop --------------------------------------------------------------------------------- */
 
 typedef struct chain {
     tnl_loop *loop;
@@ -183,8 +182,7 @@ static void writing_to_the_dead_is_no_signal(void **state)
     test_peer_free(&p);
 }
 
-/* --- bytes --------------------------------------------------------------------------------------
- */
+/* --- bytes ------------------------------------------------------------------------------------ */
 
 typedef void (*make_pair)(test_loop *l, test_peer *a, test_peer *b);
 
@@ -378,8 +376,7 @@ static void one_reader_does_not_take_the_whole_turn(void **state)
     free(b);
 }
 
-/* --- ends ---------------------------------------------------------------------------------------
- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 static void each_direction_ends_by_itself(void **state)
 {
@@ -496,8 +493,7 @@ static void a_gone_reader_is_noticed_at_once(void **state)
     free(b);
 }
 
-/* --- the polite end -----------------------------------------------------------------------------
- */
+/* --- the polite end --------------------------------------------------------------------------- */
 
 static int plain_connect(const tnl_address *to)
 {
@@ -627,8 +623,7 @@ static void finish_sends_the_queue_first(void **state)
     }
 }
 
-/* --- everything in every callback ----------------------------------------------------------------
- */
+/* --- everything in every callback ------------------------------------------------------------- */
 
 static void act_shutdown_then_close(tnl_conn *c)
 {
@@ -701,8 +696,7 @@ static void pausing_in_space_holds(void **state)
     free(b);
 }
 
-/* --- descriptors --------------------------------------------------------------------------------
- */
+/* --- descriptors ------------------------------------------------------------------------------ */
 
 static void descriptors_are_taken_and_lent(void **state)
 {

@@ -11,7 +11,7 @@
 #include "support/raw_end.h"
 #include "tunnel/error.h"
 
-/* --- a user of a link and a session ------------------------------------------------------------------------------- */
+/* --- a user of a link and a session ----------------------------------------------------------- */
 
 typedef enum moment {
     NEVER,
@@ -34,8 +34,8 @@ typedef struct side {
     tnl_link *link;       /* NULL once closed */
     tnl_session *session; /* NULL once closed */
     tnl_stream *stream;
-    int answer;           /* of the handshake; not 0: no session is made */
-    bool bind_at_once;    /* a session is bound as soon as the link is open, without a handshake */
+    int answer;        /* of the handshake; not 0: no session is made */
+    bool bind_at_once; /* a session is bound as soon as the link is open, without a handshake */
     uint32_t window;
     /* what happened */
     unsigned opens, controls, events, retired, fins, resets;
@@ -212,7 +212,8 @@ static void link_opened(void *user, tnl_link *l)
 static int link_handshake(void *user, tnl_link *l, const tnl_frame *f)
 {
     side *s = user;
-    tnl_frame reply = {.type = TNL_FRAME_WELCOME, .rest = (const uint8_t *)"welcome", .rest_len = 7};
+    tnl_frame reply = {
+        .type = TNL_FRAME_WELCOME, .rest = (const uint8_t *)"welcome", .rest_len = 7};
     at(s, IN_HANDSHAKE);
     if (s->answer)
         return s->answer;
@@ -247,7 +248,7 @@ static int side_open(side *s, test_loop *l, bool server, const tnl_link_config *
     return tnl_link_new(&s->link, l->loop, config, &link_events, s);
 }
 
-/* --- two links back to back --------------------------------------------------------------------------------------- */
+/* --- two links back to back ------------------------------------------------------------------- */
 
 typedef struct both {
     test_loop l;
@@ -262,8 +263,8 @@ static int both_open(both *b)
         return rc;
     rc = side_open(&b->server, &b->l, true, &usual);
     if (rc == 0)
-        rc = tnl_pair_new(&t, tnl_link_transport_events(), b->client.link, &u, tnl_link_transport_events(),
-                          b->server.link, b->l.loop);
+        rc = tnl_pair_new(&t, tnl_link_transport_events(), b->client.link, &u,
+                          tnl_link_transport_events(), b->server.link, b->l.loop);
     if (rc) {
         tnl_link_discard(b->client.link);
         if (b->server.link)
@@ -286,7 +287,8 @@ static void both_start(both *b)
 static int open_stream(side *s)
 {
     tnl_mux *m = s->session ? tnl_session_mux(s->session) : NULL;
-    int rc = m ? tnl_mux_open(m, &s->stream, (const uint8_t *)"map", 3, &stream_events, s) : TUNNEL_E_GONE;
+    int rc = m ? tnl_mux_open(m, &s->stream, (const uint8_t *)"map", 3, &stream_events, s)
+               : TUNNEL_E_GONE;
     if (rc == 0)
         pump(s);
     return rc;
@@ -336,7 +338,8 @@ static void bytes_go_both_ways(void **state)
     release(&b.server);
     UNTIL(&b.l, b.client.retired == 1 && b.server.retired == 1);
     tnl_mux_event(tnl_session_mux(b.server.session), (const uint8_t *)"e", 1);
-    assert_int_equal(tnl_mux_control(tnl_session_mux(b.client.session), 7, (const uint8_t *)"c", 1), 0);
+    assert_int_equal(tnl_mux_control(tnl_session_mux(b.client.session), 7, (const uint8_t *)"c", 1),
+                     0);
     UNTIL(&b.l, b.client.events == 1 && b.server.controls == 1);
     both_end(&b);
     assert_int_equal(memory.live, 0);
@@ -448,7 +451,7 @@ static void it_can_end_in_every_callback(void **state)
     }
 }
 
-/* --- one link and an end driven by hand --------------------------------------------------------------------------- */
+/* --- one link and an end driven by hand ------------------------------------------------------- */
 
 typedef struct half {
     test_loop l;
@@ -463,8 +466,8 @@ static void half_open(half *h, const tnl_link_config *config)
     test_loop_open(&h->l);
     raw_end_init(&h->raw);
     assert_int_equal(side_open(&h->s, &h->l, true, config), 0);
-    assert_int_equal(tnl_pair_new(&t, tnl_link_transport_events(), h->s.link, &h->raw.transport, &raw_end_events,
-                                  &h->raw, h->l.loop),
+    assert_int_equal(tnl_pair_new(&t, tnl_link_transport_events(), h->s.link, &h->raw.transport,
+                                  &raw_end_events, &h->raw, h->l.loop),
                      0);
     tnl_link_set_transport(h->s.link, t);
     UNTIL(&h->l, h->raw.opened);
@@ -684,11 +687,14 @@ static void violations_end_the_link(void **state)
         {"\x15\0\0\x07\0\0\0\0\0\0\0\0", 12, false, TUNNEL_E_PROTOCOL},  /* a short PING */
         {"\x15\0\0\x08\0\0\0\0\0\0\0\1", 12, false, TUNNEL_E_PROTOCOL},  /* a PING of a stream */
         {"\x90\xff\xff\xff\0\0\0\0\0\0\0\0", 12, false, TUNNEL_E_PROTOCOL}, /* a HELLO of 16 MiB */
-        {"\x82\0\0\x09\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0x", 21, false, TUNNEL_E_PROTOCOL}, /* DATA before a session */
-        {"\x91\0\0\0\0\0\0\0\0\0\0\0", 12, false, TUNNEL_E_PROTOCOL},    /* WELCOME to a server */
-        {"\x90\0\0\0\0\0\0\0\0\0\0\0", 12, true, TUNNEL_E_PROTOCOL},     /* a second handshake */
-        {"\x82\0\0\x09\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0x", 21, true, TUNNEL_E_PROTOCOL}, /* DATA of no stream */
-        {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, false, TUNNEL_E_PROTOCOL}, /* an unknown type, and long */
+        {"\x82\0\0\x09\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0x", 21, false,
+         TUNNEL_E_PROTOCOL},                                          /* DATA before a session */
+        {"\x91\0\0\0\0\0\0\0\0\0\0\0", 12, false, TUNNEL_E_PROTOCOL}, /* WELCOME to a server */
+        {"\x90\0\0\0\0\0\0\0\0\0\0\0", 12, true, TUNNEL_E_PROTOCOL},  /* a second handshake */
+        {"\x82\0\0\x09\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0x", 21, true,
+         TUNNEL_E_PROTOCOL}, /* DATA of no stream */
+        {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, false,
+         TUNNEL_E_PROTOCOL}, /* an unknown type, and long */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         half h = {.s = {.bind_at_once = cases[i].bound}};
@@ -709,7 +715,8 @@ static void garbage_ends_nothing_but_the_link(void **state)
     (void)state;
     uint32_t random = 2463534242u;
     for (int round = 0; round < 300; round++) {
-        static const uint8_t types[] = {0x81, 0x82, 0x83, 0x84, 0x85, 0x90, 0x94, 0x15, 0x16, 0x17, 0x20, 0xf0};
+        static const uint8_t types[] = {0x81, 0x82, 0x83, 0x84, 0x85, 0x90,
+                                        0x94, 0x15, 0x16, 0x17, 0x20, 0xf0};
         uint8_t bytes[400];
         half h = {.s = {.bind_at_once = round % 2}};
         half_open(&h, &usual);
@@ -762,8 +769,8 @@ static void a_link_can_be_used_before_its_transport(void **state)
         assert_int_equal(tnl_link_send(h.s.link, &f), 0);
         if (i)
             tnl_link_close(h.s.link, TUNNEL_E_GONE, NULL);
-        assert_int_equal(tnl_pair_new(&t, tnl_link_transport_events(), h.s.link, &h.raw.transport, &raw_end_events,
-                                      &h.raw, h.l.loop),
+        assert_int_equal(tnl_pair_new(&t, tnl_link_transport_events(), h.s.link, &h.raw.transport,
+                                      &raw_end_events, &h.raw, h.l.loop),
                          0);
         UNTIL(&h.l, h.raw.opened);
         tnl_link_set_transport(h.s.link, t);
@@ -789,7 +796,7 @@ static void a_closing_session_takes_no_link(void **state)
     half_end(&h);
 }
 
-/* --- want of memory ----------------------------------------------------------------------------------------------- */
+/* --- want of memory --------------------------------------------------------------------------- */
 
 static size_t live_once(size_t nth)
 {
@@ -800,8 +807,8 @@ static size_t live_once(size_t nth)
     if (both_open(&b) == 0) {
         UNTIL(&b.l, (b.client.session && b.server.session) || (!b.client.link && !b.server.link));
         if (b.client.session && b.server.session && open_stream(&b.server) == 0)
-            UNTIL(&b.l, (b.client.fins && b.server.fins) || b.client.resets || b.server.resets || !b.client.link ||
-                            !b.server.link);
+            UNTIL(&b.l, (b.client.fins && b.server.fins) || b.client.resets || b.server.resets ||
+                            !b.client.link || !b.server.link);
         if (b.client.session && tnl_session_mux(b.client.session))
             (void)tnl_mux_control(tnl_session_mux(b.client.session), 7, NULL, 0);
         turns(&b.l, 2);

@@ -2,8 +2,8 @@
 /* A stream moves to another link while its OPEN is not acknowledged. */
 #include "mux/mux.h"
 
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -14,7 +14,8 @@ typedef struct endpoint {
     tnl_stream *stream;
     char got[64];
     size_t got_len;
-    uint8_t order[64]; /* types of the frames that arrived for streams other than the control stream */
+    uint8_t
+        order[64]; /* types of the frames that arrived for streams other than the control stream */
     size_t order_len;
 } endpoint;
 
@@ -64,7 +65,8 @@ static const tnl_mux_events mux_events = {.open = on_open, .control = on_control
 static void start(endpoint *e, bool server)
 {
     tnl_limits limits = {.max_frame = 65536, .max_streams = 10, .window = 65536};
-    tnl_mux_config config = {.server = server, .local = limits, .remote = limits, .max_window = 65536};
+    tnl_mux_config config = {
+        .server = server, .local = limits, .remote = limits, .max_window = 65536};
     memset(e, 0, sizeof(*e));
     assert_int_equal(tnl_mux_new(&e->mux, &config, &mux_events, e), 0);
     for (size_t i = 0; i < 2; i++) {
@@ -109,10 +111,12 @@ static void test_move(bool lost)
     uint8_t under_way[4096];
     start(&a, true);
     start(&b, false);
-    assert_int_equal(tnl_mux_open(a.mux, &a.stream, (const uint8_t *)"\x80", 1, &stream_events, &a), 0);
+    assert_int_equal(tnl_mux_open(a.mux, &a.stream, (const uint8_t *)"\x80", 1, &stream_events, &a),
+                     0);
     assert_int_equal(tnl_stream_write(a.stream, "hello ", 6), 6);
 
-    /* The stream is pinned to the first link, where OPEN and DATA are under way when it has to leave. */
+    /* The stream is pinned to the first link, where OPEN and DATA are under way when it has to
+     * leave. */
     size_t n = tnl_mux_pull(a.mux, a.link[0], under_way, sizeof(under_way));
     assert_true(n > 0);
     if (lost)

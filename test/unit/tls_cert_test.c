@@ -16,8 +16,7 @@
 #include "tls/tls_internal.h"
 #include "tunnel/error.h"
 
-/* --- certificates -------------------------------------------------------------------------------
- */
+/* --- certificates ----------------------------------------------------------------------------- */
 
 /* Connects and waits for both ends to be ready, or closed. */
 static tls_rig *attempt(const char *const *server_certs, const char *ca, const char *name)

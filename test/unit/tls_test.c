@@ -95,8 +95,7 @@ static void pieces_share_records(void **state)
     tls_rig_free(r);
 }
 
-/* --- over the in-memory pair ---------------------------------------------------------------------
- */
+/* --- over the in-memory pair ------------------------------------------------------------------ */
 
 typedef struct mem_rig {
     tls_rig r;
@@ -259,8 +258,7 @@ static void a_context_lives_as_long_as_its_connections(void **state)
     tls_rig_free(r);
 }
 
-/* --- bad input ----------------------------------------------------------------------------------
- */
+/* --- bad input -------------------------------------------------------------------------------- */
 
 /* A server whose visitor is not TLS but `fd`. */
 typedef struct visit {
@@ -391,8 +389,7 @@ static void early_bytes_are_bounded(void **state)
     test_peer_free(&other);
 }
 
-/* --- ends ---------------------------------------------------------------------------------------
- */
+/* --- ends ------------------------------------------------------------------------------------- */
 
 static void each_direction_ends_by_itself(void **state)
 {

@@ -88,8 +88,7 @@ static void consume(rig *r, size_t n)
     r->n -= n;
 }
 
-/* --- the client ---------------------------------------------------------------------------------
- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 static void client_connect(rig *r, const char *authorization)
 {
@@ -414,8 +413,7 @@ static void frames_a_server_must_not_send(void **state)
     rig_close(r);
 }
 
-/* --- the server ---------------------------------------------------------------------------------
- */
+/* --- the server ------------------------------------------------------------------------------- */
 
 static const char upgrade[] = "GET /__tunnel__/link HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
                               "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

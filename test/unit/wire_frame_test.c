@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/frame.h"
 
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +14,7 @@
 
 enum { MAX_FRAME = TNL_FRAME_HEADER + 8 + TNL_FRAME_MAX_DATA };
 
-/* --- memory that can fail: these definitions take the place of those in lib/base/mem.c ----------------------------- */
+/* --- memory that can fail: these definitions take the place of those in lib/base/mem.c -------- */
 
 static size_t live, allocations;
 static bool no_memory;
@@ -49,12 +49,12 @@ void tnl_free(void *p)
     free(p);
 }
 
-/* --- what a decoder delivers --------------------------------------------------------------------------------------- */
+/* --- what a decoder delivers ------------------------------------------------------------------ */
 
 typedef struct result {
-    size_t count;      /* frames; pieces of one DATA frame count once */
+    size_t count; /* frames; pieces of one DATA frame count once */
     tnl_frame first;
-    uint8_t *rest;     /* of the first frame */
+    uint8_t *rest; /* of the first frame */
     size_t rest_len;
     uint64_t hash;     /* of everything, the same however the input was cut */
     uint64_t data_end; /* where the last piece of DATA ended */
@@ -104,7 +104,8 @@ static void result_init(result *r)
     *r = (result){.rest = rest, .hash = 14695981039346656037U};
 }
 
-/* Decodes p[0..n) cut at `at` (and at every byte when `each`), every piece in memory of exactly its size. */
+/* Decodes p[0..n) cut at `at` (and at every byte when `each`), every piece in memory of exactly its
+ * size. */
 static int decode(result *r, uint32_t max_data, const uint8_t *p, size_t n, size_t at, bool each)
 {
     tnl_decoder d;
@@ -127,7 +128,7 @@ static int decode(result *r, uint32_t max_data, const uint8_t *p, size_t n, size
     return rc;
 }
 
-/* --- vectors ------------------------------------------------------------------------------------------------------- */
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 static result whole, cut;
 static uint8_t all[65536];
@@ -145,7 +146,8 @@ static tnl_frame said(const vector *v, uint8_t **rest)
     for (unsigned type = 0; type < 256; type++)
         if (strcmp(tnl_frame_name((uint8_t)type), vector_get(v, "frame")) == 0)
             f.type = (uint8_t)type;
-    f.offset = member(v, ".offset", member(v, ".final", member(v, ".received", member(v, ".opaque", 0))));
+    f.offset = member(v, ".offset",
+                      member(v, ".final", member(v, ".received", member(v, ".opaque", 0))));
     f.limit = member(v, ".limit", 0);
     f.code = (uint32_t)member(v, ".code", 0);
     *rest = NULL;
@@ -197,7 +199,8 @@ static void good(const vector *v, const uint8_t *p, size_t n)
 static void bad(const vector *v, const uint8_t *p, size_t n)
 {
     uint32_t max_data = (uint32_t)member(v, "max_data", TNL_FRAME_MAX_DATA);
-    int error = strcmp(vector_get(v, "error"), "PROTOCOL") == 0 ? TUNNEL_E_PROTOCOL : TUNNEL_E_UNSUPPORTED;
+    int error = strcmp(vector_get(v, "error"), "PROTOCOL") == 0 ? TUNNEL_E_PROTOCOL
+                                                                : TUNNEL_E_UNSUPPORTED;
     for (size_t at = 0; at <= n; at++) {
         assert_int_equal(decode(&cut, max_data, p, n, at, false), error);
         assert_int_equal(cut.count, 0);
@@ -247,16 +250,21 @@ static void test_vectors(void **state)
     whole.rest = cut.rest = NULL;
 }
 
-/* --- the rest ------------------------------------------------------------------------------------------------------ */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 static void test_greatest_data(void **state)
 {
     (void)state;
     uint8_t *payload = calloc(1, TNL_FRAME_MAX_DATA + 1), *out = malloc(MAX_FRAME + 1), head[20];
     assert_true(payload && out);
-    tnl_frame f = {.type = TNL_FRAME_DATA, .stream = 2, .offset = 7, .rest = payload, .rest_len = TNL_FRAME_MAX_DATA};
+    tnl_frame f = {.type = TNL_FRAME_DATA,
+                   .stream = 2,
+                   .offset = 7,
+                   .rest = payload,
+                   .rest_len = TNL_FRAME_MAX_DATA};
     assert_int_equal(tnl_frame_encode(out, MAX_FRAME + 1, &f), MAX_FRAME);
-    assert_int_equal(tnl_frame_encode_data_head(head, sizeof(head), 2, 7, f.rest_len), sizeof(head));
+    assert_int_equal(tnl_frame_encode_data_head(head, sizeof(head), 2, 7, f.rest_len),
+                     sizeof(head));
     assert_memory_equal(head, out, sizeof(head));
 
     for (size_t at = 0; at < MAX_FRAME; at += 4099) {
@@ -264,7 +272,8 @@ static void test_greatest_data(void **state)
         assert_int_equal(cut.count, 1);
         assert_int_equal(cut.rest_len, TNL_FRAME_MAX_DATA);
     }
-    assert_int_equal(decode(&cut, TNL_FRAME_MAX_DATA - 1, out, MAX_FRAME, 0, false), TUNNEL_E_PROTOCOL);
+    assert_int_equal(decode(&cut, TNL_FRAME_MAX_DATA - 1, out, MAX_FRAME, 0, false),
+                     TUNNEL_E_PROTOCOL);
     f.rest_len++;
     assert_int_equal(tnl_frame_encode(out, MAX_FRAME + 1, &f), 0);
     free(cut.rest);
@@ -283,7 +292,11 @@ static void test_encoder_refuses(void **state)
         {.type = 0xff},
         {.type = TNL_FRAME_OPEN},
         {.type = TNL_FRAME_OPEN, .stream = 2, .rest = rest, .rest_len = 1025},
-        {.type = TNL_FRAME_DATA, .stream = 2, .offset = TNL_FRAME_MAX_OFFSET, .rest = rest, .rest_len = 1},
+        {.type = TNL_FRAME_DATA,
+         .stream = 2,
+         .offset = TNL_FRAME_MAX_OFFSET,
+         .rest = rest,
+         .rest_len = 1},
         {.type = TNL_FRAME_FIN},
         {.type = TNL_FRAME_FIN, .stream = 2, .offset = TNL_FRAME_MAX_OFFSET + 1},
         {.type = TNL_FRAME_FIN, .stream = 2, .rest = rest, .rest_len = 1},
@@ -365,9 +378,9 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_greatest_data),
+        cmocka_unit_test(test_vectors),         cmocka_unit_test(test_greatest_data),
         cmocka_unit_test(test_encoder_refuses), cmocka_unit_test(test_callback_stops),
-        cmocka_unit_test(test_memory),         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_memory),          cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

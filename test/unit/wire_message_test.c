@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/message.h"
 
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 #include "tunnel/error.h"
 #include "wire/text.h"
 
-/* --- what members the messages have, for comparing them with what the vectors say ----------------------------------- */
+/* --- what members the messages have, for comparing them with what the vectors say ------------- */
 
 typedef enum kind { NUMBER, FLAG, BYTES, TEXT } kind;
 
@@ -26,7 +26,10 @@ typedef struct row {
 } row;
 
 #define ROW(message, member, kind)                                                                 \
-    {#message, "." #member, (kind), offsetof(tnl_##message, member), sizeof(((tnl_##message *)0)->member)}
+    {                                                                                              \
+#message, "." #member, (kind), offsetof(tnl_##message, member),                            \
+            sizeof(((tnl_##message *)0)->member)                                                   \
+    }
 #define LIMITS(message)                                                                            \
     ROW(message, limits.max_frame, NUMBER), ROW(message, limits.max_streams, NUMBER),              \
         ROW(message, limits.window, NUMBER)
@@ -110,16 +113,18 @@ TNL_MESSAGE_MAP(WRAP)
 
 static const codec codecs[] = {
 #define CODEC(name) {#name, sizeof(tnl_##name), name##_encode, name##_decode},
-    TNL_MESSAGE_MAP(CODEC)
-};
+    TNL_MESSAGE_MAP(CODEC)};
 
 static const struct {
     const char *message;
     uint8_t type;
 } controls[] = {
-    {"publish", TNL_CONTROL_PUBLISH},       {"published", TNL_CONTROL_PUBLISHED},
-    {"unpublish", TNL_CONTROL_UNPUBLISH},   {"publish_failed", TNL_CONTROL_PUBLISH_FAILED},
-    {"goaway", TNL_CONTROL_GOAWAY},         {"reauth", TNL_CONTROL_REAUTH},
+    {"publish", TNL_CONTROL_PUBLISH},
+    {"published", TNL_CONTROL_PUBLISHED},
+    {"unpublish", TNL_CONTROL_UNPUBLISH},
+    {"publish_failed", TNL_CONTROL_PUBLISH_FAILED},
+    {"goaway", TNL_CONTROL_GOAWAY},
+    {"reauth", TNL_CONTROL_REAUTH},
     {"reauth_result", TNL_CONTROL_REAUTH_RESULT},
 };
 
@@ -195,7 +200,7 @@ static void set_member(const row *r, any *m, const vector *v)
     }
 }
 
-/* --- vectors ------------------------------------------------------------------------------------------------------- */
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 static bool all_zero(const any *m, size_t size)
 {
@@ -297,7 +302,8 @@ static void attach_vector(const vector *v)
     static const struct {
         const char *key;
         size_t offset;
-    } parts[] = {{".session", offsetof(tnl_attach, session)}, {".nonce", offsetof(tnl_attach, nonce)}};
+    } parts[] = {{".session", offsetof(tnl_attach, session)},
+                 {".nonce", offsetof(tnl_attach, nonce)}};
     size_t n;
     for (size_t i = 0; i < 2; i++) {
         uint8_t *bytes = vector_hex(v, parts[i].key, &n);
@@ -306,7 +312,8 @@ static void attach_vector(const vector *v)
         free(bytes);
     }
     for (size_t i = 0; i < 2; i++) {
-        uint8_t *expected = vector_hex(v, i ? "server_input" : "client_input", &n), out[TNL_ATTACH_MAC_INPUT];
+        uint8_t *expected = vector_hex(v, i ? "server_input" : "client_input", &n),
+                out[TNL_ATTACH_MAC_INPUT];
         assert_int_equal(n, sizeof(out));
         tnl_attach_mac_input(out, i ? 'S' : 'C', &a);
         assert_memory_equal(out, expected, n);
@@ -320,7 +327,7 @@ static void test_attach(void **state)
     assert_in_range(vectors_each("attach.txt", attach_vector), 3, 100);
 }
 
-/* --- the rest ------------------------------------------------------------------------------------------------------ */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 /* The encoder writes nothing that a decoder refuses. */
 static void test_encoder_refuses(void **state)
@@ -329,8 +336,9 @@ static void test_encoder_refuses(void **state)
     uint8_t out[2048];
     char path[1025];
     memset(path, 'p', sizeof(path));
-    tnl_hello hello = {
-        .version_min = 1, .version_max = 1, .limits = {.max_frame = 1024, .max_streams = 0, .window = 16384}};
+    tnl_hello hello = {.version_min = 1,
+                       .version_max = 1,
+                       .limits = {.max_frame = 1024, .max_streams = 0, .window = 16384}};
     assert_int_not_equal(tnl_hello_encode(out, sizeof(out), &hello), 0);
     hello.version_min = 0;
     assert_int_equal(tnl_hello_encode(out, sizeof(out), &hello), 0);
