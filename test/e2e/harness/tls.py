@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates by the openssl command."""
 
+import datetime
 import pathlib
 
 from .proc import run
@@ -43,7 +44,7 @@ class Authority:
             check=True)
 
     def issue(self, *names, days=30, rsa=False):
-        """A pair for these DNS names and IP addresses."""
+        """A pair for these DNS names and IP addresses; with negative days one that has expired."""
         self._count += 1
         base = self.folder / f"leaf{self._count}"
         key, csr, ext, cert = (base.with_suffix(s) for s in (".key", ".csr", ".ext", ".pem"))
@@ -54,7 +55,15 @@ class Authority:
                        "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\n")
         run(["openssl", "req", "-newkey", *kind, "-nodes", "-keyout", key, "-out", csr,
              "-subj", f"/CN={names[0][:60]}"], check=True)
-        run(["openssl", "x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self._key,
-             "-set_serial", f"0x{self._count:04x}{id(self) & 0xffffffff:08x}",
-             "-days", str(days), "-extfile", ext, "-out", cert], check=True)
+        end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days)
+        start = end - datetime.timedelta(60)
+        config, database = self.folder / "ca.conf", self.folder / "issued"
+        config.write_text(f"[ca]\ndefault_ca=this\n[this]\ndatabase={database}\n"
+                          f"new_certs_dir={self.folder}\nrand_serial=yes\ndefault_md=sha256\n"
+                          "unique_subject=no\npolicy=names\n[names]\ncommonName=supplied\n")
+        database.touch()
+        run(["openssl", "ca", "-batch", "-notext", "-config", config, "-cert", self.cert,
+             "-keyfile", self._key, "-startdate", f"{start:%Y%m%d%H%M%SZ}",
+             "-enddate", f"{end:%Y%m%d%H%M%SZ}", "-extfile", ext, "-in", csr, "-out", cert],
+            check=True)
         return Pair(cert, key)
