@@ -123,7 +123,9 @@ static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
     u->visitor = v;
     u->no_reuse = u->no_reuse || authenticates_connection(v->head);
     tnl_http_expect(u->parser, v->head_request, v->upgrade_asked);
-    write_head(v, t);
+    rc = write_head(v, t);
+    if (rc && !v->closing)
+        tnl_visitor_answer(v, 500, tunnel_strerror(rc));
 }
 
 void tnl_exchange_start(tnl_visitor *v)

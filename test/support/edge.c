@@ -325,8 +325,9 @@ void test_service_open(test_service *s, test_edge *e, const char *name)
 static void control(test_service *s, uint8_t type, const uint8_t *bytes, size_t n)
 {
     tnl_mux *m = s->session ? tnl_session_mux(s->session) : NULL;
-    if (m)
-        (void)tnl_mux_control(m, type, bytes, n);
+    int rc = m ? tnl_mux_control(m, type, bytes, n) : 0;
+    if (rc)
+        tnl_session_broken(s->session, rc);
 }
 
 void test_service_publish(test_service *s, uint64_t id, const char *name)
