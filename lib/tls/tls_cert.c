@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <mbedtls/oid.h>
 #include <stdio.h>
@@ -211,10 +212,11 @@ void tnl_tls_cert_names(const mbedtls_x509_crt *cert, char *out, size_t size)
         if (is_kind(san, MBEDTLS_X509_SAN_DNS_NAME)) {
             add_name(out, size, p, san->buf.len);
         } else if (is_kind(san, MBEDTLS_X509_SAN_IP_ADDRESS) && san->buf.len == 4) {
-            int n = snprintf(text, sizeof(text), "%d.%d.%d.%d", p[0], p[1], p[2], p[3]);
-            add_name(out, size, (const unsigned char *)text, (size_t)n);
-        } else if (is_kind(san, MBEDTLS_X509_SAN_IP_ADDRESS)) {
-            add_name(out, size, (const unsigned char *)"an IPv6 address", 15);
+            inet_ntop(AF_INET, p, text, sizeof(text));
+            add_name(out, size, (const unsigned char *)text, strlen(text));
+        } else if (is_kind(san, MBEDTLS_X509_SAN_IP_ADDRESS) && san->buf.len == 16) {
+            inet_ntop(AF_INET6, p, text, sizeof(text));
+            add_name(out, size, (const unsigned char *)text, strlen(text));
         }
     }
     if (out[0])
