@@ -295,10 +295,18 @@ static void on_written(uv_write_t *req, int status)
         s->base.events->drained(s->base.user);
 }
 
+/* Bytes of memory in the queue: what libuv has sent of its half is freed with the whole of it. */
+static size_t queued(const sock *s)
+{
+    return s->out ? tnl_buf_len(&s->out->sending) + tnl_buf_len(&s->out->next) : 0;
+}
+
 static size_t sock_pending(const tnl_conn *c)
 {
     const sock *s = TNL_CONTAINER(c, const sock, base);
-    return s->out ? tnl_buf_len(&s->out->sending) + tnl_buf_len(&s->out->next) : 0;
+    if (!s->out)
+        return 0;
+    return uv_stream_get_write_queue_size(&s->u.stream) + tnl_buf_len(&s->out->next);
 }
 
 static size_t total(const tnl_iov *v, size_t n)
@@ -316,7 +324,7 @@ static size_t total(const tnl_iov *v, size_t n)
 static int enqueue(sock *s, const tnl_iov *v, size_t n, size_t skip)
 {
     size_t rest = total(v, n) - skip;
-    if (rest > TNL_CONN_MAX_PENDING - sock_pending(&s->base))
+    if (rest > TNL_CONN_MAX_PENDING - queued(s))
         return TUNNEL_E_LIMIT;
     if (!s->out) {
         s->out = tnl_calloc(1, sizeof(*s->out));
