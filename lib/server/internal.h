@@ -39,6 +39,7 @@ typedef struct tnl_tunnel {
     tnl_list of_peer;
     struct tnl_peer *peer;
     uint64_t id;              /* the client's */
+    uint64_t number;          /* the server's: each publication has its own */
     char label[TNL_HOST_MAX]; /* as asked for, or made up; "@" */
     char host[TNL_HOST_MAX];  /* the registry's key */
     char url[TNL_HOST_MAX + 32];
@@ -54,6 +55,7 @@ typedef struct tnl_probe {
     struct tnl_peer *peer;
     tnl_timer *timer;
     uint64_t started;
+    uint64_t asked;     /* number of the holder's publication */
     tnl_tunnel *wanted; /* not yet in the registry */
 } tnl_probe;
 
@@ -88,7 +90,8 @@ struct tnl_server {
     tnl_list peers;
     size_t peer_count;
     uint64_t generation;
-    tnl_timer *sweep; /* retires upstream streams that have been idle for too long */
+    uint64_t publications; /* so far */
+    tnl_timer *sweep;      /* retires upstream streams that have been idle for too long */
     tnl_task shutdown;
     tnl_task finish;
     tnl_server_event_cb event;

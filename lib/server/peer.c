@@ -142,8 +142,11 @@ static void on_probe_over(void *user)
     tnl_tunnel *wanted = probe->wanted;
     tnl_tunnel *holder = holder_of(wanted);
     probe->wanted = NULL;
-    bool alive = holder && holder->peer->session &&
-                 tnl_session_last_heard(holder->peer->session) >= probe->started;
+    /* Who has got the name meanwhile was never asked. */
+    bool asked = holder && holder->number == probe->asked;
+    bool alive = holder &&
+                 (!asked || (holder->peer->session &&
+                             tnl_session_last_heard(holder->peer->session) >= probe->started));
     bool same_account = holder && strcmp(holder->peer->account, wanted->peer->account) == 0;
     probe_free(probe);
     if (holder && (alive || !same_account)) {
@@ -170,6 +173,7 @@ static int start_probe(tnl_tunnel *wanted, tnl_tunnel *holder)
     }
     probe->peer = p;
     probe->wanted = wanted;
+    probe->asked = holder->number;
     /* Heard in this very turn is alive as well: on a fast path the answer comes within the same
      * millisecond. */
     probe->started = tnl_loop_now(p->server->loop);

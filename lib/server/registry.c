@@ -93,6 +93,7 @@ int tnl_registry_add(tnl_tunnel *t)
         return rc;
     tnl_list_add_tail(&p->tunnels, &t->of_peer);
     p->tunnel_count++;
+    t->number = ++p->server->publications;
     tunnel_event e = {.type = TUNNEL_EVENT_NAME_PUBLISHED, .account = p->account, .url = t->url};
     tnl_server_tell(p->server, &e);
     return 0;
