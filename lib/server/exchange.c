@@ -8,6 +8,7 @@
 #include "wire/message.h"
 
 enum {
+    REQUEST_HEAD_MAX = 64 * 1024,
     GATHER_MAX = 4096,        /* pieces of a body up to this size are copied together */
     OUT_GATHERED = 16 * 1024, /* and sent when they have become so many */
 };
@@ -70,7 +71,7 @@ static int write_all(tnl_visitor *v, const void *p, size_t n)
 static int write_head(tnl_visitor *v, const tnl_tunnel *t)
 {
     tnl_buf head;
-    tnl_buf_init(&head, TNL_REQUEST_HEAD_MAX);
+    tnl_buf_init(&head, REQUEST_HEAD_MAX);
     const tnl_server *s = v->server;
     const char *proto = v->tls ? "https" : s->config.has_public_url ? s->public_scheme : "http";
     tnl_http_request_options o = {.host = {t->host_header, strlen(t->host_header)},

@@ -22,14 +22,13 @@ enum {
     TNL_IDLE_TIMEOUT_MS = 75000, /* a visitor's connection between two requests */
     TNL_POOL_IDLE_MS =
         3500, /* a kept upstream stream between two requests: less than the 5 s of most servers */
-    TNL_LEAVE_MS = 2000,              /* for the service to end its direction after we did */
-    TNL_POOL_MAX_IDLE = 256,          /* kept upstream streams of a tunnel */
-    TNL_MAX_TUNNELS = 64,             /* of one client */
-    TNL_MAX_VISITORS = 16000,         /* connections that are not links (yet) */
-    TNL_MAX_CLIENTS = 4096,           /* links */
-    TNL_PROBE_MS = 2000,              /* for the holder of a name to show that it lives */
-    TNL_REQUEST_HEAD_MAX = 64 * 1024, /* as the service gets it */
-    TNL_PIPELINE_MAX = 16 * 1024,     /* bytes read ahead of the request being answered */
+    TNL_LEAVE_MS = 2000,          /* for the service to end its direction after we did */
+    TNL_POOL_MAX_IDLE = 256,      /* kept upstream streams of a tunnel */
+    TNL_MAX_TUNNELS = 64,         /* of one client */
+    TNL_MAX_VISITORS = 16000,     /* connections that are not links (yet) */
+    TNL_MAX_CLIENTS = 4096,       /* links */
+    TNL_PROBE_MS = 2000,          /* for the holder of a name to show that it lives */
+    TNL_PIPELINE_MAX = 16 * 1024, /* bytes read ahead of the request being answered */
     TNL_HOST_MAX = 256,
 };
 
@@ -151,7 +150,7 @@ typedef struct tnl_up {
     bool dead;      /* free it when the stack has unwound */
 } tnl_up;
 
-/* An idle stream of the tunnel with room for a request's head, or NULL. */
+/* An idle stream of the tunnel, or NULL. */
 tnl_up *tnl_up_take(tnl_tunnel *t);
 /* A new stream. TUNNEL_E_GONE (no session), LIMIT, NOMEM. */
 int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port);

@@ -208,8 +208,6 @@ tnl_up *tnl_up_take(tnl_tunnel *t)
         return NULL;
     /* The one used last: the others may age out. */
     tnl_up *u = TNL_CONTAINER(t->idle.prev, tnl_up, idle);
-    if (tnl_stream_room(u->stream) < TNL_REQUEST_HEAD_MAX)
-        return NULL; /* the client has not acknowledged the last request yet */
     leave_idle(u);
     u->got_bytes = false;
     u->ended = false;

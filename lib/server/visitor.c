@@ -373,10 +373,10 @@ static void on_eof(void *user)
     }
     /* A visitor who ends its direction has left, as for nginx; an answer that is complete still
      * goes out. */
-    if (v->in_request && !v->response_done)
-        tnl_visitor_close(&v->node);
-    else
+    if (v->response_done)
         tnl_visitor_finish(v);
+    else
+        tnl_visitor_close(&v->node);
 }
 
 static void on_drained(void *user)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/internal.h"
 #include "support/check.h"
 #include "support/edge.h"
 #include "support/nomem.h"
@@ -75,6 +76,7 @@ static unsigned live(unsigned nth)
     test_service_unpublish(s, 2);
     test_turn(&e.l);
     test_service_close(s);
+    UNTIL(&e.l, !e.server || e.server->peer_count == 0);
     UNTIL(&e.l, test_guest_ended(&g));
     test_guest_free(&g);
 
