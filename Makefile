@@ -57,8 +57,9 @@ VERSION := $(call version_of,)
 SONAME := libtunnel.so.$(call version_of,_MAJOR)
 
 # --- dependencies --------------------------------------------------------------------------------
-# config.mk sets DEP_CFLAGS, PRIVATE_LIBS, SYSTEM_LIBS, SYSTEM_REQUIRES, CMOCKA_* and CONFIG_FILES.
-# Making it installs and builds what is missing (scripts/setup build).
+# config.mk sets DEP_CFLAGS, PRIVATE_LIBS, SYSTEM_LIBS, SYSTEM_REQUIRES, CMOCKA_*, CONFIG_FILES, and
+# for the programs APP_CFLAGS and APP_LIBS. Making it installs and builds what is missing
+# (scripts/setup build).
 NO_CONFIG := clean help format uninstall lint-style lint-layers lint-shell setup-test
 CONFIG := $(BUILD)/config.mk
 ifneq ($(filter-out $(NO_CONFIG),$(or $(MAKECMDGOALS),all)),)
@@ -146,7 +147,7 @@ $(OUT)/flags: FORCE
 FLAGS = $(COMPILE) $(DEP_CFLAGS) $(LINK)
 
 $(OBJ)/lib/%.o: INCLUDES := -Iinclude -Ilib $(DEP_CFLAGS)
-$(OBJ)/apps/%.o: INCLUDES := -Iinclude -Iapps
+$(OBJ)/apps/%.o: INCLUDES := -Iinclude -Iapps $(APP_CFLAGS)
 $(OBJ)/test/%.o: INCLUDES := -Iinclude -Ilib -Itest $(DEP_CFLAGS) $(CMOCKA_CFLAGS)
 $(OBJ)/fuzz/%.o: INCLUDES := -Iinclude -Ilib -Ifuzz $(DEP_CFLAGS)
 
@@ -189,7 +190,7 @@ $(OUT)/sources: FORCE
 $(OUT)/bin/tunnel-%: $$(call obj,$$(wildcard apps/$$*/*.c apps/common/*.c)) $(STATIC)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -pie -o $@ $^ $(SYSTEM_LIBS)
+	$(Q)$(LINK) -pie -o $@ $^ $(SYSTEM_LIBS) -Wl,--as-needed $(APP_LIBS)
 
 # --- build/bin and build/lib ---------------------------------------------------------------------
 ifneq ($(PUBLIC),$(OUT))
@@ -300,7 +301,7 @@ demo: all
 LINT_SRC := $(sort $(wildcard lib/*/*.c apps/*/*.c))
 LINT_HEADERS := $(sort $(wildcard include/tunnel/*.h lib/*/*.h apps/*/*.h))
 LINT := $(BUILD)/lint
-LINT_FLAGS = -std=c11 -D_GNU_SOURCE -Iinclude -Ilib -Iapps $(DEP_CFLAGS)
+LINT_FLAGS = -std=c11 -D_GNU_SOURCE -Iinclude -Ilib -Iapps $(DEP_CFLAGS) $(APP_CFLAGS)
 SHELL_SCRIPTS = $(shell grep -lEs '^\#!.*/(env )?(ba)?sh$$' scripts/* .ci/* test/* bench/* fuzz/* examples/*)
 
 .PHONY: lint lint-layers lint-style lint-shell lint-tidy lint-cppcheck lint-analyzer
