@@ -10,7 +10,8 @@ import tempfile
 import pytest
 
 from harness import HANG, tls
-from harness.net import Listener
+from harness.net import Listener, free_range
+from harness.services import Reach
 from harness.stack import Starter
 
 def pytest_configure(config):
@@ -105,6 +106,22 @@ def _edge(session_start, local_pair):
 def _tunnel(session_start, edge, app):
     """The Node app published as demo on the shared server."""
     return session_start.client(edge, app, "--quiet")
+
+
+@pytest.fixture(name="port_edge", scope="session")
+def _port_edge(session_start):
+    """A server with ports to give, for TCP and UDP, that no test may disturb."""
+    first = free_range(80)
+    return session_start.server("--tcp-ports", f"{first}-{first + 39}",
+                                "--udp-ports", f"{first + 40}-{first + 79}")
+
+
+@pytest.fixture(name="reach", scope="session", params=["direct", "tunnel"])
+def _reach(request):
+    """Where a visitor finds a port: without a tunnel, so that a test is proved itself, and with."""
+    if request.param == "direct":
+        return Reach()
+    return Reach(request.getfixturevalue("session_start"), request.getfixturevalue("port_edge"))
 
 
 @pytest.fixture(name="files", scope="session")

@@ -33,6 +33,30 @@ def free_port():
     raise AssertionError("no free port")
 
 
+def _is_free(port):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            with socket.socket(family, kind) as probe:
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    probe.bind((host, port))
+                except OSError:
+                    return False
+    return True
+
+
+def free_range(count):
+    """The first of count ports in a row that nobody uses, neither for TCP nor for UDP."""
+    for _ in range(1000):
+        first = _rng.randrange(10240, 32000 - count)
+        ports = range(first, first + count)
+        if not _handed_out.intersection(ports) and all(_is_free(port) for port in ports):
+            _handed_out.update(ports)
+            return first
+    raise AssertionError(f"no {count} free ports in a row")
+
+
 class Truncated(Exception):
     """The peer closed in the middle of a message; .partial is what came of its body."""
 

@@ -77,6 +77,11 @@ class Client:
     def public(self, timeout=None):
         return self.proc.wait_line(r"^public: (\S+)$", kind="out", timeout=timeout)[1]
 
+    @property
+    def port(self):
+        """The public port of a TCP or UDP tunnel."""
+        return int(re.fullmatch(r"(?:tcp|udp)://[^/]+:(\d+)", self.public())[1])
+
     def gets_nowhere(self):
         """For one that must not get through: it said why, and waits or ended with 1. The words."""
         eventually(self.proc.err, "a word about the failure")
@@ -212,6 +217,22 @@ class Starter:
         if wait:
             client.public()
         return client
+
+    def port_client(self, kind, server, upstream, *args, token=None, link=None, env=None,
+                    wait=True, **kw):
+        """tunnel-client tcp or udp; upstream is what the user would write."""
+        argv = [kind, getattr(upstream, "where", None) or str(upstream),
+                "--server", link or server.link, "--token", token or server.token, *args]
+        client = Client(self.program(CLIENT_BIN, argv, env, **kw))
+        if wait:
+            client.public()
+        return client
+
+    def tcp(self, server, upstream, *args, **kw):
+        return self.port_client("tcp", server, upstream, *args, **kw)
+
+    def udp(self, server, upstream, *args, **kw):
+        return self.port_client("udp", server, upstream, *args, **kw)
 
     # -- what stands behind and in front ------------------------------------------------------
 
