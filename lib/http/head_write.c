@@ -248,25 +248,29 @@ static bool may_have_content(int status)
     return status >= 200 && status != 204 && status != 205 && status != 304;
 }
 
-static void add_reply(appender *a, const tnl_http_reply *r, const void *body, size_t n)
+static void add_reply_head(appender *a, const tnl_http_reply *r, uint64_t length)
 {
     const char *reason = tnl_http_reason(r->status);
     const char *type = r->content_type ? r->content_type : "text/plain; charset=utf-8";
-    bool content = may_have_content(r->status);
 
     add_status_line(a, r->status, (tnl_http_span){reason, strlen(reason)});
     for (size_t i = 0; i < r->field_count; i++)
         add_field(a, r->fields[i].name, r->fields[i].value);
-    if (content) {
+    if (may_have_content(r->status)) {
         add_named(a, "Content-Type", (tnl_http_span){type, strlen(type)});
-        add_length(a, n);
+        add_length(a, length);
     } else if (r->status == 205) {
         add_length(a, 0);
     }
     if (r->status >= 200)
         add_response_connection(a, r->minor, r->close);
     add_text(a, "\r\n");
-    if (content && !r->head_request)
+}
+
+static void add_reply(appender *a, const tnl_http_reply *r, const void *body, size_t n)
+{
+    add_reply_head(a, r, n);
+    if (may_have_content(r->status) && !r->head_request)
         add(a, body, n);
 }
 
@@ -274,6 +278,13 @@ int tnl_http_write_reply(tnl_buf *out, const tnl_http_reply *r, const void *body
 {
     appender a = begin(out);
     add_reply(&a, r, body, n);
+    return commit(&a);
+}
+
+int tnl_http_write_reply_head(tnl_buf *out, const tnl_http_reply *r, uint64_t length)
+{
+    appender a = begin(out);
+    add_reply_head(&a, r, length);
     return commit(&a);
 }
 

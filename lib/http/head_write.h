@@ -72,6 +72,9 @@ typedef struct tnl_http_reply {
 /* Head and body. The body is not sent with 1xx, 204, 205 and 304. */
 int tnl_http_write_reply(tnl_buf *out, const tnl_http_reply *r, const void *body, size_t n);
 
+/* The head alone, for a body of so many bytes that is sent apart (not for a HEAD request). */
+int tnl_http_write_reply_head(tnl_buf *out, const tnl_http_reply *r, uint64_t length);
+
 /*
  * The same with a small HTML page for a body: the status and its reason as heading, and a paragraph
  * for each line of text, which is escaped. content_type is ignored; the page must not be stored.
