@@ -57,6 +57,12 @@ def free_range(count):
     raise AssertionError(f"no {count} free ports in a row")
 
 
+def port_range(count):
+    """The same as the servers' options want it."""
+    first = free_range(count)
+    return f"{first}-{first + count - 1}"
+
+
 class Truncated(Exception):
     """The peer closed in the middle of a message; .partial is what came of its body."""
 
