@@ -58,10 +58,22 @@ typedef struct tunnel_options tunnel_options;
 TUNNEL_EXPORT int tunnel_options_new(tunnel_options **out);
 TUNNEL_EXPORT void tunnel_options_free(tunnel_options *options);
 TUNNEL_EXPORT const char *tunnel_options_error(const tunnel_options *options);
-/* Replaces the Host header toward the local service (at most 255 bytes, a valid Host value). */
+/* http. Replaces the Host header toward the local service (at most 255 bytes, a valid Host value). */
 TUNNEL_EXPORT int tunnel_options_set_host_header(tunnel_options *options, const char *value);
 /* A PEM file to verify an https upstream against. */
 TUNNEL_EXPORT int tunnel_options_set_upstream_ca_file(tunnel_options *options, const char *path);
+/* http. The id under which a server with routing by path offers the tunnel, instead of its name: 1
+ * to 128 of a-z A-Z 0-9 _ ~ . % -, not "." or "..". */
+TUNNEL_EXPORT int tunnel_options_set_path_id(tunnel_options *options, const char *id);
+/* tcp, tls, http; forward only. 1 or 2: each connection to the upstream begins with a header of the
+ * PROXY protocol of that version, which tells the visitor's address. 0, the default: none. */
+TUNNEL_EXPORT int tunnel_options_set_proxy_protocol(tunnel_options *options, int version);
+/* tls. The client terminates TLS with this certificate chain and key (PEM files), so that the
+ * upstream gets plain bytes and the server never sees any. Default: passed on as they are. */
+TUNNEL_EXPORT int tunnel_options_set_certificate(tunnel_options *options, const char *cert_file,
+                                                 const char *key_file);
+/* udp. How long a flow may be idle before it ends, in ms, 1000 to 3600000. Default 60000. */
+TUNNEL_EXPORT int tunnel_options_set_idle_timeout(tunnel_options *options, uint32_t ms);
 
 /* --- client ----------------------------------------------------------------------------------- */
 
@@ -86,16 +98,50 @@ TUNNEL_EXPORT void tunnel_client_on_event(tunnel_client *client,
                                           void *user);
 
 /*
- * Publishes a name and forwards its visitors to an address. what: "http://NAME" (a DNS label),
- * "http://@" (the root domain), "http://" (a name of the server's choice, kept across reconnects).
- * upstream: "3000", "host:3000", "unix:/path", "https://host:3000". options may be NULL; they are
- * copied. *tunnel (may be NULL) gets the tunnel's id, from 1. May be called before and after start.
- * Returns 0, TUNNEL_E_NOMEM, LIMIT (64 tunnels), or INVALID, NAME_INVALID, NOT_FOUND, CERTIFICATE
- * with a line in detail (may be NULL).
+ * The two verbs: publish something and forward its visitors to an address, or publish it and listen,
+ * that is, answer the visitors in the app itself.
+ *
+ * what:
+ *   "http://NAME", "tls://NAME"  a name under the server's domain (a DNS label); "@" the domain
+ *                      itself; "" a name of the server's choice, kept across reconnects; "*.NAME" every
+ *                      name below NAME. tls is told by the name in the ClientHello (RFC 6066 section
+ *                      3), and its bytes pass untouched.
+ *   "http://app.example.org", "tls://..."  a domain of one's own (with a dot), if the credential may
+ *   "tcp://:PORT", "udp://:PORT"  a port of the server; PORT empty or 0: one of the server's choice,
+ *                      kept across reconnects
+ * options may be NULL; they are copied. *tunnel (may be NULL) gets the tunnel's id, from 1. May be
+ * called before and after start.
+ *
+ * upstream:
+ *   "3000", "host:3000", "unix:/path"  an address; for http and tcp also "https://host:3000" (TLS)
+ *   "ports:22,8000-8100"  http and tls: the name pPORT.NAME reaches that port of this host, for the
+ *                      ports given here and no others
+ *   "files:/folder"    http: answers from a folder
+ *
+ * Both return 0, TUNNEL_E_NOMEM, LIMIT (64 tunnels), STATE (closed), or INVALID, NAME_INVALID,
+ * NOT_FOUND, ACCESS, CERTIFICATE with a line in detail (may be NULL).
  */
 TUNNEL_EXPORT int tunnel_client_forward(tunnel_client *client, const char *what,
                                         const char *upstream, const tunnel_options *options,
                                         uint64_t *tunnel, char *detail, size_t detail_size);
+
+/* http, tls and tcp. Each visitor's connection (http: each connection that the server uses for
+ * requests, as RFC 9112 tells) is a stream: visitor() brings its id, see tunnel/stream.h. A stream
+ * that has no tunnel_stream_on_data() when visitor() returns is reset. */
+TUNNEL_EXPORT int tunnel_client_listen(tunnel_client *client, const char *what,
+                                       const tunnel_options *options,
+                                       void (*visitor)(void *user, uint64_t stream), void *user,
+                                       uint64_t *tunnel, char *detail, size_t detail_size);
+
+/* udp. Each visitor's address is a flow; datagram() brings what it sent (n: 0 to 65507 bytes, good
+ * during the call). Answer with tunnel_datagram_send(). */
+TUNNEL_EXPORT int tunnel_client_listen_datagrams(tunnel_client *client, const char *what,
+                                                 const tunnel_options *options,
+                                                 void (*datagram)(void *user, uint64_t tunnel,
+                                                                  uint64_t flow, const void *p,
+                                                                  size_t n),
+                                                 void *user, uint64_t *tunnel, char *detail,
+                                                 size_t detail_size);
 
 /* Ends one tunnel: unpublishes it, its streams end. 0 or TUNNEL_E_NOT_FOUND (a stale id is fine).
  */

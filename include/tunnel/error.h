@@ -47,7 +47,8 @@ extern "C" {
     X(UPSTREAM, -28, RETRY, "the local service could not be reached")                              \
     X(UNSUPPORTED, -29, FINAL, "not supported")                                                    \
     X(WRONG_THREAD, -30, FINAL, "called from the wrong thread or process")                         \
-    X(NOT_TUNNEL, -31, RETRY, "the other end is not a tunnel server")
+    X(NOT_TUNNEL, -31, RETRY, "the other end is not a tunnel server")                              \
+    X(LOOP, -32, CONFIG, "the upstream is the tunnel's own public address")
 
 typedef enum tunnel_error {
     TUNNEL_OK = 0,

@@ -29,6 +29,9 @@ typedef enum tunnel_event_type {
         6, /* tunnel, method, path, status, duration_us, bytes_in, bytes_out, visitor */
     TUNNEL_EVENT_DRAINING = 7, /* the server is about to go; text */
     TUNNEL_EVENT_WARNING = 8,  /* error, text: something went wrong and is being dealt with */
+    TUNNEL_EVENT_CONNECTION = 9, /* a visitor's connection of a tcp or tls tunnel, or a flow of a
+                                    udp one, is over: tunnel, visitor, duration_us, bytes_in,
+                                    bytes_out, error and text: why when it did not end by itself */
     /* server */
     TUNNEL_EVENT_LISTENING = 20,      /* url: a listener is ready */
     TUNNEL_EVENT_CLIENT_JOINED = 21,  /* account, text: its address */
@@ -36,7 +39,10 @@ typedef enum tunnel_event_type {
     TUNNEL_EVENT_NAME_PUBLISHED = 23, /* account, url */
     TUNNEL_EVENT_NAME_GONE = 24,      /* account, url */
     TUNNEL_EVENT_ACCESS = 25, /* method, host, path, status, duration_us, bytes_in, bytes_out,
-                                 visitor: one for each request, also refused ones */
+                                 visitor: one for each request, also refused ones; and one for each
+                                 connection of a tcp or tls tunnel and each flow of a udp one:
+                                 method is "TCP", "TLS" or "UDP", host the port ":20022" or the
+                                 name, path and status mean nothing */
 } tunnel_event_type;
 
 /* All accessors: only inside the callback, on its thread. They never fail. */

@@ -54,6 +54,23 @@ TUNNEL_EXPORT int tunnel_server_config_set_silence(tunnel_server_config *config,
  */
 TUNNEL_EXPORT int tunnel_server_config_set_answer_timeout(tunnel_server_config *config,
                                                           uint32_t ms);
+/* Ports that clients may publish with tcp and udp tunnels: "20000-29999", "25565,30000-30099", or
+ * "none". They are bound on the hosts of the listeners. Defaults 20000-29999 and 30000-39999. */
+TUNNEL_EXPORT int tunnel_server_config_set_tcp_ports(tunnel_server_config *config,
+                                                     const char *ports);
+TUNNEL_EXPORT int tunnel_server_config_set_udp_ports(tunnel_server_config *config,
+                                                     const char *ports);
+/* Flows at once of a udp tunnel, 1 to 65536, and of one visitor's host (an IPv4 address, an IPv6 /64)
+ * in it. Defaults 1024 and 256. */
+TUNNEL_EXPORT int tunnel_server_config_set_udp_flows(tunnel_server_config *config, uint32_t tunnel,
+                                                     uint32_t source);
+/* 1: http://DOMAIN/ID/... reaches the tunnel with that id (its name, or what it asked for), for
+ * hosts without wildcard DNS; clients are told such URLs. Default 0. */
+TUNNEL_EXPORT int tunnel_server_config_set_path_routing(tunnel_server_config *config, int on);
+/* Lets clients publish domains that are not under the server's own: "app.example.org" that one,
+ * "*.example.org" all below it, "*" any. token: for that token alone, NULL for all. At most 1024. */
+TUNNEL_EXPORT int tunnel_server_config_allow_domain(tunnel_server_config *config, const char *token,
+                                                    const char *pattern);
 /* 1: ACCESS events are made. Default 0. */
 TUNNEL_EXPORT int tunnel_server_config_set_access_events(tunnel_server_config *config, int on);
 
@@ -91,6 +108,16 @@ TUNNEL_EXPORT int tunnel_server_reload_certificates(tunnel_server *server, char 
                                                     size_t detail_size);
 
 /*
+ * Takes over from another configuration what can change while the server runs: tokens, allowed
+ * domains, certificates, port ranges, flow limits, timeouts, access events. Tunnels that exist stay,
+ * but sessions whose token is gone end. What cannot change (listeners, domain, public URL, path
+ * routing) is compared: TUNNEL_E_STATE with a line that names what needs a restart; the rest was
+ * applied. On other errors (NOT_FOUND, ACCESS, CERTIFICATE, INVALID, NOMEM) nothing was.
+ */
+TUNNEL_EXPORT int tunnel_server_reload(tunnel_server *server, const tunnel_server_config *config,
+                                       char *detail, size_t detail_size);
+
+/*
  * What the server has counted since it was made; numbers only grow. Peers that misbehave show here:
  * each is refused or cut off by itself.
  */
@@ -103,6 +130,9 @@ typedef enum tunnel_counter {
         4, /* clients refused before they had a link: no valid token, no proper upgrade */
     TUNNEL_COUNTER_BROKEN_LINKS = 5, /* links and sessions ended for a violation of the protocol */
     TUNNEL_COUNTER_SESSIONS = 6,     /* sessions opened by clients */
+    TUNNEL_COUNTER_CONNECTIONS = 7,  /* visitors' connections of tcp and tls tunnels */
+    TUNNEL_COUNTER_FLOWS = 8,        /* flows of udp tunnels */
+    TUNNEL_COUNTER_DATAGRAMS_DROPPED = 9, /* under pressure, too old, or beyond a limit of flows */
 } tunnel_counter;
 
 /* One counter; 0 for a number that is none. On the loop's thread. */

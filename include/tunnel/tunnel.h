@@ -8,6 +8,7 @@
 #include <tunnel/event.h>
 #include <tunnel/loop.h>
 #include <tunnel/server.h>
+#include <tunnel/stream.h>
 #include <tunnel/version.h>
 
 #endif

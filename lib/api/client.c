@@ -278,23 +278,24 @@ int tunnel_client_forward(tunnel_client *client, const char *what, const char *u
                           size_t detail_size)
 {
     char ignored[LINE];
-    char name[64];
-    tnl_upstream u;
+    tnl_tunnel_spec spec = {.kind = TNL_KIND_HTTP};
     if (!detail) {
         detail = ignored;
         detail_size = sizeof(ignored);
     }
     detail[0] = '\0';
-    int rc = name_of(name, what, detail, detail_size);
+    int rc = name_of(spec.name, what, detail, detail_size);
     if (rc)
         return rc;
     const char *ca = options && options->upstream_ca[0] ? options->upstream_ca : NULL;
-    rc = tnl_upstream_parse(&u, upstream, ca, detail, detail_size);
+    rc = tnl_upstream_parse(&spec.upstream, upstream, ca, detail, detail_size);
     if (rc)
         return rc;
-    rc = tnl_client_forward(inner(client), name, &u, options ? options->host_header : NULL, tunnel);
+    if (options)
+        snprintf(spec.host_header, sizeof(spec.host_header), "%s", options->host_header);
+    rc = tnl_client_publish(inner(client), &spec, tunnel);
     if (rc) {
-        tnl_upstream_clear(&u);
+        tnl_tunnel_spec_clear(&spec);
         snprintf(detail, detail_size, "%s",
                  rc == TUNNEL_E_LIMIT ? "a client may publish 64 tunnels" : tunnel_strerror(rc));
     }

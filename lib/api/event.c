@@ -100,6 +100,8 @@ const char *tunnel_event_name(tunnel_event_type type)
         return "draining";
     case TUNNEL_EVENT_WARNING:
         return "warning";
+    case TUNNEL_EVENT_CONNECTION:
+        return "connection";
     case TUNNEL_EVENT_LISTENING:
         return "listening";
     case TUNNEL_EVENT_CLIENT_JOINED:

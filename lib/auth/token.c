@@ -2,6 +2,7 @@
 #include "auth/token.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "crypto/crypto.h"
@@ -46,6 +47,13 @@ int tnl_tokens_add(tnl_tokens *t, const char *token)
     return rc;
 }
 
+static void name_account(char account[TNL_ACCOUNT_SIZE], const uint8_t hash[TNL_SHA256_SIZE])
+{
+    char hex[2 * 8 + 1];
+    tnl_hex(hex, hash, 8);
+    snprintf(account, TNL_ACCOUNT_SIZE, "token:%s", hex);
+}
+
 int tnl_tokens_check(const tnl_tokens *t, tnl_str token, char account[TNL_ACCOUNT_SIZE])
 {
     uint8_t hash[TNL_SHA256_SIZE];
@@ -56,10 +64,19 @@ int tnl_tokens_check(const tnl_tokens *t, tnl_str token, char account[TNL_ACCOUN
         found |= tnl_equal_ct(hash, t->hashes[i], sizeof(hash));
     if (!found)
         return TUNNEL_E_AUTH_FAILED;
-    char hex[2 * 8 + 1];
-    tnl_hex(hex, hash, 8);
-    snprintf(account, TNL_ACCOUNT_SIZE, "token:%s", hex);
+    name_account(account, hash);
     return 0;
+}
+
+bool tnl_tokens_has(const tnl_tokens *t, const char *account)
+{
+    char name[TNL_ACCOUNT_SIZE];
+    for (size_t i = 0; i < t->count; i++) {
+        name_account(name, t->hashes[i]);
+        if (strcmp(name, account) == 0)
+            return true;
+    }
+    return false;
 }
 
 int tnl_token_make(char out[33])

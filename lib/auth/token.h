@@ -2,6 +2,7 @@
 #ifndef TNL_AUTH_TOKEN_H
 #define TNL_AUTH_TOKEN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,9 @@ int tnl_tokens_add(tnl_tokens *t, const char *token);
 
 /* 0 and the account's name, or TUNNEL_E_AUTH_FAILED. */
 int tnl_tokens_check(const tnl_tokens *t, tnl_str token, char account[TNL_ACCOUNT_SIZE]);
+
+/* Whether there is a token with this account. */
+bool tnl_tokens_has(const tnl_tokens *t, const char *account);
 
 /* A new random token of 32 characters that can stand in a URL or a header. 0 or TUNNEL_E_IO. */
 int tnl_token_make(char out[33]);

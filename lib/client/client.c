@@ -82,8 +82,7 @@ void tnl_client_lost(tnl_client *c, int error, const char *detail)
 
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
-int tnl_client_forward(tnl_client *c, const char *name, const tnl_upstream *upstream,
-                       const char *host_header, uint64_t *tunnel)
+int tnl_client_publish(tnl_client *c, const tnl_tunnel_spec *spec, uint64_t *tunnel)
 {
     if (c->state == TNL_CLIENT_CLOSED || c->state == TNL_CLIENT_FAILED)
         return TUNNEL_E_STATE;
@@ -93,9 +92,7 @@ int tnl_client_forward(tnl_client *c, const char *name, const tnl_upstream *upst
     if (!t)
         return TUNNEL_E_NOMEM;
     t->id = ++c->next_tunnel;
-    t->upstream = *upstream;
-    snprintf(t->name, sizeof(t->name), "%s", name);
-    snprintf(t->host_header, sizeof(t->host_header), "%s", host_header ? host_header : "");
+    t->spec = *spec;
     tnl_list_add_tail(&c->tunnels, &t->node);
     c->tunnel_count++;
     if (tunnel)
@@ -104,10 +101,18 @@ int tnl_client_forward(tnl_client *c, const char *name, const tnl_upstream *upst
     return 0;
 }
 
+void tnl_tunnel_spec_clear(tnl_tunnel_spec *spec)
+{
+    tnl_upstream_clear(&spec->upstream);
+    if (spec->tls)
+        tnl_tls_server_unref(spec->tls);
+    spec->tls = NULL;
+}
+
 void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t)
 {
     tnl_list_remove(&t->node);
-    tnl_upstream_clear(&t->upstream);
+    tnl_tunnel_spec_clear(&t->spec);
     tnl_free(t);
     c->tunnel_count--;
 }

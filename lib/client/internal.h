@@ -23,9 +23,7 @@ typedef enum tnl_client_state {
 typedef struct tnl_client_tunnel {
     tnl_list node;
     uint64_t id;
-    char name[64]; /* asked for; what the server chose, once it has */
-    char host_header[256];
-    tnl_upstream upstream;
+    tnl_tunnel_spec spec; /* name and port: asked for; what the server chose, once it has */
 } tnl_client_tunnel;
 
 struct tnl_client {

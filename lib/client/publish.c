@@ -28,11 +28,18 @@ static void send_control(tnl_client *c, uint8_t type, const uint8_t *bytes, size
 
 void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t)
 {
-    uint8_t bytes[1024];
+    uint8_t bytes[1536];
+    const tnl_tunnel_spec *s = &t->spec;
     tnl_publish m = {.tunnel = t->id,
-                     .kind = tnl_str_of("http"),
-                     .name = tnl_str_of(t->name),
-                     .host_header = tnl_str_of(t->host_header)};
+                     .kind = tnl_str_of(tnl_kind_name(s->kind)),
+                     .name = tnl_str_of(s->name),
+                     .domain = tnl_str_of(s->domain),
+                     .path_id = tnl_str_of(s->path_id),
+                     .port = s->port,
+                     .ports = s->far_end == TNL_FAR_PORTS,
+                     .fresh = s->kind == TNL_KIND_HTTP && s->proxy_protocol,
+                     .idle_ms = s->idle_ms,
+                     .host_header = tnl_str_of(s->host_header)};
     if (c->state == TNL_CLIENT_LIVE)
         send_control(c, TNL_CONTROL_PUBLISH, bytes, tnl_publish_encode(bytes, sizeof(bytes), &m));
 }
@@ -65,11 +72,11 @@ static int on_published(tnl_client *c, const uint8_t *p, size_t n)
     tnl_client_tunnel *t = find(c, m.tunnel);
     if (!t)
         return 0;
-    if (m.name.n >= sizeof(t->name))
+    if (m.name.n >= sizeof(t->spec.name))
         return TUNNEL_E_PROTOCOL;
-    /* A name of the server's choice is asked for again after a reconnect. */
-    memcpy(t->name, m.name.p, m.name.n);
-    t->name[m.name.n] = '\0';
+    /* A name or port of the server's choice is asked for again after a reconnect. */
+    snprintf(t->spec.name, sizeof(t->spec.name), "%.*s", (int)m.name.n, m.name.n ? m.name.p : "");
+    t->spec.port = (uint16_t)m.port;
     tnl_log_escape(url, sizeof(url), m.url.p, m.url.n);
     tunnel_event e = {.type = TUNNEL_EVENT_PUBLISHED, .tunnel = t->id, .url = url};
     tnl_client_tell(c, &e);
@@ -150,7 +157,7 @@ static void on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
     tnl_client_tunnel *t = tnl_open_decode(&m, map, n) == 0 ? find(c, m.tunnel) : NULL;
     /* A stream that is not taken is refused. */
     if (t)
-        (void)tnl_forward_start(c->forwarder, s, &t->upstream);
+        (void)tnl_forward_start(c->forwarder, s, &t->spec.upstream);
 }
 
 static void on_closed(void *user, int error, const char *detail)

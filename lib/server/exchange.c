@@ -110,11 +110,13 @@ static void answer_open_failure(tnl_visitor *v, int error)
 /* Binds a stream to the visitor and sends the head; fresh: not one from the pool. */
 static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
 {
-    tnl_up *u = fresh ? NULL : tnl_up_take(t);
-    int rc = u ? 0 : tnl_up_open(&u, t, v->peer.host, v->peer.port);
+    tnl_open o = {.visitor = tnl_str_of(v->peer.host), .port = v->peer.port, .target = v->target};
+    fresh = fresh || t->fresh;
+    tnl_up *u = fresh ? NULL : tnl_up_take(t, v->target);
+    int rc = u ? 0 : tnl_up_open(&u, t, &o);
     /* Where the client takes no more streams an idle one may do: that the service closes it just
      * now is unlikely. */
-    if (rc == TUNNEL_E_LIMIT && (u = tnl_up_take(t)))
+    if (rc == TUNNEL_E_LIMIT && !t->fresh && (u = tnl_up_take(t, v->target)))
         rc = 0;
     if (rc) {
         answer_open_failure(v, rc);
@@ -134,7 +136,7 @@ void tnl_exchange_start(tnl_visitor *v)
     const tnl_http_head *h = v->head;
     char text[300];
     char host[160];
-    tnl_tunnel *t = tnl_registry_find(v->server, h->host);
+    tnl_tunnel *t = tnl_registry_find(v->server, TNL_KIND_HTTP, h->host, &v->target);
     if (!t) {
         tnl_log_escape(host, sizeof(host), h->host.p, h->host.n);
         snprintf(

@@ -13,6 +13,7 @@
 #include "server/server.h"
 #include "tls/tls.h"
 #include "transport/transport.h"
+#include "wire/message.h"
 
 enum {
     TNL_HEAD_TIMEOUT_MS = 15000, /* for a request head to be complete */
@@ -30,21 +31,34 @@ enum {
     TNL_PROBE_MS = 2000,          /* for the holder of a name to show that it lives */
     TNL_PIPELINE_MAX = 16 * 1024, /* bytes read ahead of the request being answered */
     TNL_HOST_MAX = 256,
+    TNL_PATH_ID_MAX = 128,
 };
 
-/* A published name. It is in the registry as long as its client holds it. */
+typedef struct tnl_port tnl_port;
+
+/* What a client has published. It is in the registry as long as its client holds it. */
 typedef struct tnl_tunnel {
-    tnl_map_node by_host;
+    tnl_map_node by_key;
     tnl_list of_peer;
     struct tnl_peer *peer;
-    uint64_t id;              /* the client's */
-    uint64_t number;          /* the server's: each publication has its own */
-    char label[TNL_HOST_MAX]; /* as asked for, or made up; "@" */
-    char host[TNL_HOST_MAX];  /* the registry's key */
-    char url[TNL_HOST_MAX + 32];
+    uint64_t id;     /* the client's */
+    uint64_t number; /* the server's: each publication has its own */
+    tnl_kind kind;
+    /* The registry's: "http:demo.localhost", "tls:*.demo.localhost", "http:p#.demo.localhost" (ports
+     * behind the client), "path:ID", "tcp:20022". */
+    char key[TNL_HOST_MAX + 8];
+    char label[TNL_HOST_MAX];           /* as asked for, or made up; "@"; "" with a domain or port */
+    char host[TNL_HOST_MAX];            /* of the key; "" without */
+    char path_id[TNL_PATH_ID_MAX + 1];  /* asked for; "" none */
+    char url[TNL_HOST_MAX + TNL_PATH_ID_MAX + 32];
     char host_header[TNL_HOST_MAX];
-    tnl_list ups;  /* all upstream streams */
-    tnl_list idle; /* those that are kept idle, the longest idle first */
+    uint16_t port;    /* tcp, udp; 0: not chosen yet */
+    bool ports;       /* names of ports behind the client */
+    bool fresh;       /* each request has a stream of its own */
+    uint32_t idle_ms; /* udp: of a flow */
+    tnl_port *bound;  /* tcp, udp: its sockets */
+    tnl_list ups;     /* all upstream streams */
+    tnl_list idle;    /* those that are kept idle, the longest idle first */
     size_t idle_count;
 } tnl_tunnel;
 
@@ -83,7 +97,8 @@ struct tnl_server {
     char public_scheme[8];
     char public_host[TNL_HOST_MAX];
     uint16_t public_port; /* 0: the scheme's own */
-    tnl_map tunnels;      /* by host */
+    uint16_t tls_port;    /* where visitors of tls tunnels come */
+    tnl_map tunnels;      /* by key */
     tnl_list visitors;
     size_t visitor_count;
     tnl_list peers;
@@ -93,6 +108,7 @@ struct tnl_server {
     tnl_timer *sweep;      /* retires upstream streams that have been idle for too long */
     tnl_task shutdown;
     tnl_task finish;
+    tnl_task revoke; /* after a reload */
     tnl_server_event_cb event;
     void *event_user;
     tnl_server_stats stats;
@@ -107,22 +123,59 @@ void tnl_server_tell(tnl_server *s, const tunnel_event *e);
 void tnl_server_maybe_closed(tnl_server *s);
 
 /* registry.c */
-tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_http_span host);
-/* Makes a tunnel for a label ("@", "" or a DNS label); not in the registry yet.
- * TUNNEL_E_NAME_INVALID, NOMEM. */
-int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, uint64_t id, tnl_str label,
-                   tnl_str host_header);
+/*
+ * The tunnel that a name belongs to: the name itself, else pPORT.NAME of a tunnel with ports (*target
+ * is the port then, else 0), else the nearest wildcard above it. host: as it came, a port and one
+ * trailing dot are ignored. NULL: none.
+ */
+tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span host, uint16_t *target);
+/* The tunnel with an id for routing by path: one that asked for the id, else one with that name. */
+tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n);
+/* Whether a name is the server's domain or lies under it. */
+bool tnl_registry_is_own(const tnl_server *s, const char *host);
+tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted);
+/* Whether another account has something under the same name, of whatever kind. */
+bool tnl_registry_foreign(const tnl_tunnel *wanted);
+/* Makes a tunnel of what a client asks for; not in the registry yet, and no port is open. On failure a
+ * line in text: TUNNEL_E_NAME_INVALID, DENIED, UNSUPPORTED, INVALID, NOMEM, LIMIT. */
+int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, const tnl_publish *m, char *text, size_t size);
 int tnl_registry_add(tnl_tunnel *t);
-/* Takes it out of the registry, retires its idle streams, frees it. */
+/* Takes it out of the registry, closes its port, retires its idle streams, frees it. */
 void tnl_tunnel_free(tnl_tunnel *t);
-/* A readable name that is not in use: "calm-otter-4821". */
-int tnl_registry_make_name(tnl_server *s, char *out, size_t size);
+
+/* names.c: what may be published under which name */
+/* Fills label, host, path_id and key of a http or tls tunnel. Errors as tnl_tunnel_new(). */
+int tnl_name_tunnel(tnl_tunnel *t, const tnl_publish *m, char *text, size_t size);
+void tnl_name_url(tnl_tunnel *t);
+
+/* port.c: the public ports of tcp and udp tunnels */
+/* Whether the port asked for may be had. 0, DENIED, UNSUPPORTED with a line. */
+int tnl_port_check(const tnl_tunnel *t, char *text, size_t size);
+/* Binds the port, or one that is free, and completes key and url. ADDR_IN_USE, ACCESS, LIMIT (none is
+ * free), NOMEM, IO with a line. */
+int tnl_port_open(tnl_tunnel *t, char *text, size_t size);
+void tnl_port_close(tnl_tunnel *t);
+/* The host part of a listener's address, as tnl_listener_new() and tnl_udp_new() take it ("127.0.0.1",
+ * "[::]"); each host once; false: no more. */
+bool tnl_port_host(const tnl_server *s, size_t index, char out[96]);
+
+/* tcp.c, udp.c: open t->port on all hosts, or on none. Errors as tnl_port_open(). */
+int tnl_tcp_open(tnl_tunnel *t, char *text, size_t size);
+void tnl_tcp_close(tnl_tunnel *t);
+int tnl_udp_open(tnl_tunnel *t, char *text, size_t size);
+void tnl_udp_close(tnl_tunnel *t);
+
+/* publish.c */
+int tnl_publish_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);
+void tnl_publish_drop_all(tnl_peer *p);
 
 /* peer.c */
 /* Takes over the connection; head[0..n): a well-formed upgrade request and what followed it. */
 void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from,
                      const uint8_t *head, size_t n);
 void tnl_peer_close(tnl_peer *p, int code, const char *text);
+/* A control record for the client; one that does not read them is closed. */
+void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);
 
 /* visitor.c */
 void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls);
@@ -139,6 +192,7 @@ typedef struct tnl_up {
     tnl_visitor *visitor;
     uint64_t idle_since;
     uint32_t keep_ms;
+    uint16_t target; /* the port behind the client */
     unsigned uses;
     bool got_bytes; /* of the present response */
     bool no_reuse;
@@ -150,10 +204,11 @@ typedef struct tnl_up {
     bool dead;      /* free it when the stack has unwound */
 } tnl_up;
 
-/* An idle stream of the tunnel, or NULL. */
-tnl_up *tnl_up_take(tnl_tunnel *t);
-/* A new stream. TUNNEL_E_GONE (no session), LIMIT, NOMEM. */
-int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port);
+/* An idle stream of the tunnel to that port behind its client (0: there is but one service), or
+ * NULL. */
+tnl_up *tnl_up_take(tnl_tunnel *t, uint16_t target);
+/* A new stream; of o all but the tunnel is set. TUNNEL_E_GONE (no session), LIMIT, NOMEM. */
+int tnl_up_open(tnl_up **out, tnl_tunnel *t, const tnl_open *o);
 /* After a complete response: back to the pool if it may be kept, else ended, politely if the
  * request was complete too. */
 void tnl_up_give_back(tnl_up *u, bool request_done);

@@ -16,30 +16,12 @@ enum {
     MAX_WINDOW = 256 * 1024,
     SURPLUS = 32 * 1024 * 1024,
     IN_FLIGHT = 4 * 1024 * 1024,
-    MAX_PROBES = 8,
 };
 
 static const tnl_limits local_limits = {
     .max_frame = MAX_FRAME, .max_streams = 0, .window = FIRST_WINDOW};
 
 /* --- end of a client -------------------------------------------------------------------------- */
-
-static void probe_free(tnl_probe *p)
-{
-    tnl_list_remove(&p->node);
-    tnl_timer_free(p->timer);
-    if (p->wanted)
-        tnl_tunnel_free(p->wanted);
-    tnl_free(p);
-}
-
-static void drop_tunnels(tnl_peer *p)
-{
-    for (tnl_list *n; (n = tnl_list_first(&p->probes));)
-        probe_free(TNL_CONTAINER(n, tnl_probe, node));
-    for (tnl_list *n; (n = tnl_list_first(&p->tunnels));)
-        tnl_tunnel_free(TNL_CONTAINER(n, tnl_tunnel, of_peer));
-}
 
 static void tell_left(tnl_peer *p, int error, const char *detail)
 {
@@ -53,12 +35,20 @@ static void tell_left(tnl_peer *p, int error, const char *detail)
     tnl_server_tell(p->server, &e);
 }
 
+void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
+{
+    tnl_mux *m = p->session ? tnl_session_mux(p->session) : NULL;
+    int rc = m && n ? tnl_mux_control(m, type, bytes, n) : 0;
+    if (rc)
+        tnl_peer_close(p, rc, "the control stream is not read");
+}
+
 static void peer_free_if_over(tnl_peer *p)
 {
     tnl_server *s = p->server;
     if (p->link || p->session)
         return;
-    drop_tunnels(p);
+    tnl_publish_drop_all(p);
     tnl_list_remove(&p->node);
     s->peer_count--;
     tnl_free(p);
@@ -73,187 +63,18 @@ void tnl_peer_close(tnl_peer *p, int code, const char *text)
         tnl_link_close(p->link, code, text);
     tell_left(p, code, text ? text : "");
     /* The names are free at once: whoever displaced this client gets them in the same turn. */
-    drop_tunnels(p);
+    tnl_publish_drop_all(p);
 }
 
-/* --- publishing ------------------------------------------------------------------------------- */
+/* --- session ---------------------------------------------------------------------------------- */
 
-static void send_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
+static void session_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
 {
-    tnl_mux *m = p->session ? tnl_session_mux(p->session) : NULL;
-    int rc = m && n ? tnl_mux_control(m, type, bytes, n) : 0;
-    if (rc)
-        tnl_peer_close(p, rc, "the control stream is not read");
-}
-
-static void refuse(tnl_peer *p, uint64_t tunnel, int code, const char *message)
-{
-    uint8_t bytes[512];
-    tnl_publish_failed m = {
-        .tunnel = tunnel, .code = (uint32_t)-code, .message = tnl_str_of(message)};
-    send_control(p, TNL_CONTROL_PUBLISH_FAILED, bytes,
-                 tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
-}
-
-static void publish(tnl_tunnel *t)
-{
-    tnl_peer *p = t->peer;
-    uint64_t id = t->id;
-    uint8_t bytes[1024];
-    int rc = tnl_registry_add(t);
-    if (rc) {
-        tnl_tunnel_free(t);
-        refuse(p, id, rc, tunnel_strerror(rc));
-        return;
-    }
-    tnl_published m = {.tunnel = id, .name = tnl_str_of(t->label), .url = tnl_str_of(t->url)};
-    send_control(p, TNL_CONTROL_PUBLISHED, bytes, tnl_published_encode(bytes, sizeof(bytes), &m));
-}
-
-/* The holder loses the name to another client of the same account, and is told for good. */
-static void displace(tnl_tunnel *holder)
-{
-    tnl_peer *p = holder->peer;
-    uint64_t id = holder->id;
-    tnl_tunnel_free(holder);
-    refuse(p, id, TUNNEL_E_REPLACED, "another client of the same account has taken the name");
-}
-
-static tnl_tunnel *holder_of(const tnl_tunnel *wanted)
-{
-    return tnl_registry_find(wanted->peer->server,
-                             (tnl_http_span){wanted->host, strlen(wanted->host)});
-}
-
-static void taken(tnl_tunnel *wanted, const char *by)
-{
-    char text[200 + TNL_HOST_MAX];
-    tnl_peer *p = wanted->peer;
-    uint64_t id = wanted->id;
-    snprintf(text, sizeof(text), "the name '%s' is held by %s", wanted->label, by);
-    tnl_tunnel_free(wanted);
-    refuse(p, id, TUNNEL_E_NAME_TAKEN, text);
-}
-
-/* The holder had its time to answer the ping. */
-static void on_probe_over(void *user)
-{
-    tnl_probe *probe = user;
-    tnl_tunnel *wanted = probe->wanted;
-    tnl_tunnel *holder = holder_of(wanted);
-    probe->wanted = NULL;
-    /* Who has got the name meanwhile was never asked. */
-    bool asked = holder && holder->number == probe->asked;
-    bool alive = holder &&
-                 (!asked || (holder->peer->session &&
-                             tnl_session_last_heard(holder->peer->session) >= probe->started));
-    bool same_account = holder && strcmp(holder->peer->account, wanted->peer->account) == 0;
-    probe_free(probe);
-    if (holder && (alive || !same_account)) {
-        taken(wanted, same_account ? "another live client of this account" : "another account");
-        return;
-    }
-    if (holder)
-        displace(holder);
-    publish(wanted);
-}
-
-static int start_probe(tnl_tunnel *wanted, tnl_tunnel *holder)
-{
-    tnl_peer *p = wanted->peer;
-    size_t running = 0;
-    for (tnl_list *n = p->probes.next; n != &p->probes; n = n->next)
-        running++;
-    tnl_probe *probe = running < MAX_PROBES ? tnl_calloc(1, sizeof(*probe)) : NULL;
-    if (!probe)
-        return TUNNEL_E_NOMEM;
-    if (tnl_timer_new(&probe->timer, p->server->loop, on_probe_over, probe)) {
-        tnl_free(probe);
-        return TUNNEL_E_NOMEM;
-    }
-    probe->peer = p;
-    probe->wanted = wanted;
-    probe->asked = holder->number;
-    /* Heard in this very turn is alive as well: on a fast path the answer comes within the same
-     * millisecond. */
-    probe->started = tnl_loop_now(p->server->loop);
-    tnl_list_add_tail(&p->probes, &probe->node);
-    tnl_timer_start(probe->timer, TNL_PROBE_MS);
-    if (holder->peer->session)
-        tnl_session_ping(holder->peer->session);
-    return 0;
-}
-
-static bool id_in_use(const tnl_peer *p, uint64_t id)
-{
-    for (tnl_list *n = p->tunnels.next; n != &p->tunnels; n = n->next)
-        if (TNL_CONTAINER(n, tnl_tunnel, of_peer)->id == id)
-            return true;
-    for (tnl_list *n = p->probes.next; n != &p->probes; n = n->next)
-        if (TNL_CONTAINER(n, tnl_probe, node)->wanted->id == id)
-            return true;
-    return false;
-}
-
-static int on_publish(tnl_peer *p, const uint8_t *bytes, size_t n)
-{
-    tnl_publish m;
-    tnl_tunnel *t;
-    int rc = tnl_publish_decode(&m, bytes, n);
-    if (rc || id_in_use(p, m.tunnel))
-        return TUNNEL_E_PROTOCOL;
-    if (!tnl_str_eq(m.kind, "http")) {
-        refuse(p, m.tunnel, TUNNEL_E_UNSUPPORTED, "this server publishes http only");
-        return 0;
-    }
-    if (p->tunnel_count >= TNL_MAX_TUNNELS) {
-        refuse(p, m.tunnel, TUNNEL_E_LIMIT_EXCEEDED, "a client may publish 64 tunnels");
-        return 0;
-    }
-    rc = tnl_tunnel_new(&t, p, m.tunnel, m.name, m.host_header);
-    if (rc) {
-        refuse(p, m.tunnel, rc,
-               rc == TUNNEL_E_NAME_INVALID
-                   ? "not a DNS label: use 1 to 63 of a-z, 0-9 and '-', or '@' for the root domain"
-                   : tunnel_strerror(rc));
-        return 0;
-    }
-    tnl_tunnel *holder = holder_of(t);
-    if (!holder) {
-        publish(t);
-    } else if (strcmp(holder->peer->account, p->account) != 0) {
-        taken(t, "another account");
-    } else if (holder->peer == p) {
-        taken(t, "this client already");
-    } else if (p->force) {
-        displace(holder);
-        publish(t);
-    } else if (start_probe(t, holder)) {
-        taken(t, "another client of this account");
-    }
-    return 0;
-}
-
-static int on_unpublish(tnl_peer *p, const uint8_t *bytes, size_t n)
-{
-    tnl_unpublish m;
-    if (tnl_unpublish_decode(&m, bytes, n))
-        return TUNNEL_E_PROTOCOL;
-    for (tnl_list *node = p->tunnels.next; node != &p->tunnels; node = node->next) {
-        tnl_tunnel *t = TNL_CONTAINER(node, tnl_tunnel, of_peer);
-        if (t->id == m.tunnel) {
-            tnl_tunnel_free(t);
-            return 0;
-        }
-    }
-    for (tnl_list *node = p->probes.next; node != &p->probes; node = node->next) {
-        tnl_probe *probe = TNL_CONTAINER(node, tnl_probe, node);
-        if (probe->wanted->id == m.tunnel) {
-            probe_free(probe);
-            return 0;
-        }
-    }
-    return 0;
+    /* Clients open no streams yet (our max_streams is 0): not taking it refuses it. */
+    (void)user;
+    (void)s;
+    (void)map;
+    (void)n;
 }
 
 static int on_reauth(tnl_peer *p, const uint8_t *bytes, size_t n)
@@ -268,29 +89,17 @@ static int on_reauth(tnl_peer *p, const uint8_t *bytes, size_t n)
         rc = TUNNEL_E_DENIED;
     tnl_reauth_result result = {.code = (uint32_t)-rc,
                                 .message = tnl_str_of(rc ? tunnel_strerror(rc) : "")};
-    send_control(p, TNL_CONTROL_REAUTH_RESULT, out,
+    tnl_peer_control(p, TNL_CONTROL_REAUTH_RESULT, out,
                  tnl_reauth_result_encode(out, sizeof(out), &result));
     return 0;
-}
-
-/* --- session ---------------------------------------------------------------------------------- */
-
-static void session_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
-{
-    /* Clients open no streams yet (our max_streams is 0): not taking it refuses it. */
-    (void)user;
-    (void)s;
-    (void)map;
-    (void)n;
 }
 
 static int session_control(void *user, uint8_t type, const uint8_t *p, size_t n)
 {
     switch (type) {
     case TNL_CONTROL_PUBLISH:
-        return on_publish(user, p, n);
     case TNL_CONTROL_UNPUBLISH:
-        return on_unpublish(user, p, n);
+        return tnl_publish_control(user, type, p, n);
     case TNL_CONTROL_REAUTH:
         return on_reauth(user, p, n);
     default:
@@ -303,7 +112,7 @@ static void session_closed(void *user, int error, const char *detail)
     tnl_peer *p = user;
     p->session = NULL;
     tell_left(p, error, detail);
-    drop_tunnels(p);
+    tnl_publish_drop_all(p);
     peer_free_if_over(p);
 }
 

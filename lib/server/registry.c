@@ -3,10 +3,10 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/url.h"
-#include "crypto/crypto.h"
 #include "server/internal.h"
 #include "tunnel/error.h"
+
+/* --- finding ---------------------------------------------------------------------------------- */
 
 /* Lower case, without the port and one trailing dot; 0 when it does not fit. */
 static size_t normalize_host(char out[TNL_HOST_MAX], tnl_http_span host)
@@ -28,67 +28,149 @@ static size_t normalize_host(char out[TNL_HOST_MAX], tnl_http_span host)
     return n;
 }
 
-tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_http_span host)
+static tnl_tunnel *get(tnl_server *s, const char *key)
+{
+    tnl_map_node *node = tnl_map_get(&s->tunnels, key, strlen(key));
+    return node ? TNL_CONTAINER(node, tnl_tunnel, by_key) : NULL;
+}
+
+static tnl_tunnel *get_host(tnl_server *s, tnl_kind kind, const char *prefix, const char *host)
+{
+    char key[TNL_HOST_MAX + 16];
+    snprintf(key, sizeof(key), "%s:%s%s", tnl_kind_name(kind), prefix, host);
+    return get(s, key);
+}
+
+/* The port of "p8080.demo.localhost", and what comes behind it; 0: it is not such a name. */
+static uint16_t take_port(const char **host)
+{
+    uint32_t port = 0;
+    const char *p = *host;
+    if (*p++ != 'p' || *p == '0')
+        return 0;
+    for (; *p >= '0' && *p <= '9' && port <= 65535; p++)
+        port = port * 10 + (uint32_t)(*p - '0');
+    if (*p != '.' || port > 65535)
+        return 0;
+    *host = p + 1;
+    return (uint16_t)port;
+}
+
+tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, uint16_t *target)
 {
     char name[TNL_HOST_MAX];
-    size_t n = normalize_host(name, host);
-    tnl_map_node *node = n ? tnl_map_get(&s->tunnels, name, n) : NULL;
-    return node ? TNL_CONTAINER(node, tnl_tunnel, by_host) : NULL;
+    const char *host = name;
+    *target = 0;
+    if (!normalize_host(name, asked))
+        return NULL;
+    tnl_tunnel *t = get_host(s, kind, "", host);
+    uint16_t port = t ? 0 : take_port(&host);
+    if (port) {
+        t = get_host(s, kind, "p#.", host);
+        *target = t ? port : 0;
+    }
+    enum { MAX_DEPTH = 8 };
+    host = name;
+    for (int i = 0; !t && i < MAX_DEPTH && (host = strchr(host, '.')) != NULL; i++)
+        t = get_host(s, kind, "*.", ++host);
+    return t;
 }
 
-static void write_url(tnl_tunnel *t, const tnl_server *s)
+tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n)
 {
-    const char *dot = t->label[0] == '@' ? "" : ".";
-    const char *label = t->label[0] == '@' ? "" : t->label;
-    char port[8] = "";
-    if (s->public_port)
-        snprintf(port, sizeof(port), ":%u", s->public_port);
-    snprintf(t->url, sizeof(t->url), "%s://%.63s%s%.200s%s", s->public_scheme, label, dot,
-             s->public_host, port);
+    char key[TNL_HOST_MAX + TNL_PATH_ID_MAX + 16];
+    if (n > TNL_PATH_ID_MAX)
+        return NULL;
+    snprintf(key, sizeof(key), "path:%.*s", (int)n, id);
+    tnl_tunnel *t = get(s, key);
+    if (t || n > 63)
+        return t;
+    snprintf(key, sizeof(key), "%.*s.%s", (int)n, id, s->config.domain);
+    t = get_host(s, TNL_KIND_HTTP, "", key);
+    /* An id is compared as it is: no wildcard, and no name in other letters. */
+    return t && t->label[0] ? t : NULL;
 }
 
-int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, uint64_t id, tnl_str label,
-                   tnl_str host_header)
+tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted)
 {
-    tnl_server *s = peer->server;
+    return wanted->key[0] ? get(wanted->peer->server, wanted->key) : NULL;
+}
+
+bool tnl_registry_foreign(const tnl_tunnel *wanted)
+{
+    static const char *const prefixes[] = {"", "*.", "p#."};
+    static const tnl_kind kinds[] = {TNL_KIND_HTTP, TNL_KIND_TLS};
+    tnl_server *s = wanted->peer->server;
+    char key[TNL_HOST_MAX + TNL_PATH_ID_MAX + 16];
+    const char *host = wanted->host;
+    const tnl_tunnel *t = tnl_registry_holder(wanted);
+    if (t && strcmp(t->peer->account, wanted->peer->account) != 0)
+        return true;
+    if (wanted->path_id[0]) {
+        snprintf(key, sizeof(key), "%s.%s", wanted->path_id, s->config.domain);
+        host = strlen(key) < TNL_HOST_MAX ? key : "";
+    } else if (wanted->label[0]) {
+        char path[TNL_HOST_MAX + 8];
+        snprintf(path, sizeof(path), "path:%s", wanted->label);
+        t = get(s, path);
+        if (t && strcmp(t->peer->account, wanted->peer->account) != 0)
+            return true;
+    }
+    if (host[0] == '*')
+        host += 2;
+    for (size_t i = 0; i < 6 && host[0]; i++) {
+        t = get_host(s, kinds[i / 3], prefixes[i % 3], host);
+        if (t && strcmp(t->peer->account, wanted->peer->account) != 0)
+            return true;
+    }
+    return false;
+}
+
+/* --- tunnels ---------------------------------------------------------------------------------- */
+
+int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, const tnl_publish *m, char *text, size_t size)
+{
+    tnl_kind kind = tnl_kind_of(m->kind);
+    int rc;
+    if (kind == TNL_KIND_COUNT) {
+        snprintf(text, size, "this server publishes http, tls, tcp and udp only");
+        return TUNNEL_E_UNSUPPORTED;
+    }
     tnl_tunnel *t = tnl_calloc(1, sizeof(*t));
     if (!t)
         return TUNNEL_E_NOMEM;
-    int rc = TUNNEL_E_NAME_INVALID;
     tnl_list_init(&t->of_peer);
     tnl_list_init(&t->ups);
     tnl_list_init(&t->idle);
     t->peer = peer;
-    t->id = id;
-    if (label.n > 63 || host_header.n >= sizeof(t->host_header))
-        goto fail;
-    if (host_header.n)
-        memcpy(t->host_header, host_header.p, host_header.n);
-    if (label.n)
-        memcpy(t->label, label.p, label.n);
-    if (label.n == 0) {
-        rc = tnl_registry_make_name(s, t->label, sizeof(t->label));
-        if (rc)
-            goto fail;
-    } else if (strcmp(t->label, "@") != 0 && !tnl_is_label(t->label)) {
-        goto fail;
+    t->id = m->tunnel;
+    t->kind = kind;
+    t->port = (uint16_t)m->port;
+    t->ports = m->ports;
+    t->fresh = m->fresh;
+    t->idle_ms = m->idle_ms;
+    snprintf(t->host_header, sizeof(t->host_header), "%.*s", (int)m->host_header.n,
+             m->host_header.n ? m->host_header.p : "");
+    if (kind == TNL_KIND_HTTP || kind == TNL_KIND_TLS) {
+        t->port = 0;
+        rc = tnl_name_tunnel(t, m, text, size);
+        tnl_name_url(t);
+    } else {
+        if (t->port)
+            snprintf(t->key, sizeof(t->key), "%s:%u", tnl_kind_name(kind), t->port);
+        rc = tnl_port_check(t, text, size);
     }
-    if (t->label[0] == '@')
-        snprintf(t->host, sizeof(t->host), "%s", s->config.domain);
-    else if (snprintf(t->host, sizeof(t->host), "%s.%s", t->label, s->config.domain) > 253)
-        goto fail;
-    write_url(t, s);
-    *out = t;
-    return 0;
-fail:
-    tnl_free(t);
+    if (rc)
+        tnl_free(t);
+    else
+        *out = t;
     return rc;
 }
 
 int tnl_registry_add(tnl_tunnel *t)
 {
     tnl_peer *p = t->peer;
-    int rc = tnl_map_put(&p->server->tunnels, &t->by_host, t->host, strlen(t->host));
+    int rc = tnl_map_put(&p->server->tunnels, &t->by_key, t->key, strlen(t->key));
     if (rc)
         return rc;
     tnl_list_add_tail(&p->tunnels, &t->of_peer);
@@ -114,44 +196,11 @@ void tnl_tunnel_free(tnl_tunnel *t)
     }
     if (!tnl_list_empty(&t->of_peer)) {
         tnl_list_remove(&t->of_peer);
-        tnl_map_remove(&p->server->tunnels, &t->by_host);
+        tnl_map_remove(&p->server->tunnels, &t->by_key);
         p->tunnel_count--;
         tunnel_event e = {.type = TUNNEL_EVENT_NAME_GONE, .account = p->account, .url = t->url};
         tnl_server_tell(p->server, &e);
     }
+    tnl_port_close(t);
     tnl_free(t);
-}
-
-int tnl_registry_make_name(tnl_server *s, char *out, size_t size)
-{
-    static const char *const adjectives[] = {
-        "amber",  "bold",  "brave",  "bright", "brisk", "calm",   "clear",  "clever", "cosy",
-        "crisp",  "eager", "early",  "fair",   "fleet", "fond",   "fresh",  "gentle", "glad",
-        "golden", "grand", "happy",  "keen",   "kind",  "light",  "lively", "lucky",  "merry",
-        "mild",   "neat",  "noble",  "proud",  "quick", "quiet",  "rapid",  "ready",  "royal",
-        "sharp",  "shiny", "silent", "silver", "smart", "smooth", "snowy",  "solid",  "sunny",
-        "sweet",  "swift", "tidy",   "vivid",  "warm",  "wise",   "young"};
-    static const char *const nouns[] = {
-        "badger", "beaver",  "bison",  "canyon",  "cedar",  "cloud",  "comet",  "coral",  "crane",
-        "creek",  "dawn",    "delta",  "dune",    "eagle",  "falcon", "fern",   "finch",  "forest",
-        "fox",    "glacier", "grove",  "harbor",  "hawk",   "heron",  "island", "lagoon", "lake",
-        "lark",   "lynx",    "maple",  "meadow",  "moon",   "moss",   "oak",    "ocean",  "otter",
-        "owl",    "panda",   "pearl",  "pine",    "planet", "puma",   "raven",  "reef",   "ridge",
-        "river",  "robin",   "seal",   "sparrow", "star",   "stone",  "summit", "swan",   "tiger",
-        "valley", "walrus",  "willow", "wolf",    "wren",   "zebra"};
-    enum { TRIES = 16 };
-    for (int i = 0; i < TRIES; i++) {
-        uint32_t r[3];
-        char host[TNL_HOST_MAX];
-        int rc = tnl_random(r, sizeof(r));
-        if (rc)
-            return rc;
-        snprintf(out, size, "%s-%s-%04u",
-                 adjectives[r[0] % (sizeof(adjectives) / sizeof(*adjectives))],
-                 nouns[r[1] % (sizeof(nouns) / sizeof(*nouns))], r[2] % 10000);
-        int n = snprintf(host, sizeof(host), "%s.%s", out, s->config.domain);
-        if (n > 0 && (size_t)n < sizeof(host) && !tnl_map_get(&s->tunnels, host, (size_t)n))
-            return 0;
-    }
-    return TUNNEL_E_LIMIT;
 }

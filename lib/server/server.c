@@ -35,28 +35,29 @@ static void free_certs(tnl_server_config *c)
     c->cert_count = 0;
 }
 
-static int copy_certs(tnl_server *s, const tnl_server_config *from)
+static int copy_certs(tnl_server_config *to, const tnl_server_config *from)
 {
+    to->cert_count = 0;
     for (size_t i = 0; i < from->cert_count; i++) {
-        tnl_server_cert *c = &s->config.certs[i];
+        tnl_server_cert *c = &to->certs[i];
         c->cert_file = tnl_strdup(from->certs[i].cert_file);
         c->key_file = tnl_strdup(from->certs[i].key_file);
-        s->config.cert_count++;
+        to->cert_count++;
         if (!c->cert_file || !c->key_file)
             return TUNNEL_E_NOMEM;
     }
     return 0;
 }
 
-static int load_certificates(const tnl_server *s, tnl_tls_server **out, char *detail, size_t size)
+static int load_certificates(const tnl_server_config *c, tnl_tls_server **out, char *detail,
+                             size_t size)
 {
     tnl_tls_server *tls;
     int rc = tnl_tls_server_new(&tls);
     if (rc)
         return rc;
-    for (size_t i = 0; i < s->config.cert_count && rc == 0; i++)
-        rc = tnl_tls_server_add(tls, s->config.certs[i].cert_file, s->config.certs[i].key_file,
-                                detail, size);
+    for (size_t i = 0; i < c->cert_count && rc == 0; i++)
+        rc = tnl_tls_server_add(tls, c->certs[i].cert_file, c->certs[i].key_file, detail, size);
     if (rc)
         tnl_tls_server_unref(tls);
     else
@@ -77,7 +78,7 @@ static void sweep(void *user)
     tnl_server *s = user;
     uint64_t now = tnl_loop_now(s->loop);
     for (tnl_map_node *n = tnl_map_next(&s->tunnels, NULL); n; n = tnl_map_next(&s->tunnels, n))
-        tnl_up_sweep(TNL_CONTAINER(n, tnl_tunnel, by_host), now);
+        tnl_up_sweep(TNL_CONTAINER(n, tnl_tunnel, by_key), now);
     tnl_timer_start(s->sweep, SWEEP_MS);
 }
 
@@ -87,6 +88,7 @@ static void on_finish(void *user)
     void (*closed)(void *) = s->closed;
     void *closed_user = s->closed_user;
     tnl_timer_free(s->sweep);
+    tnl_task_cancel(&s->revoke);
     if (s->ws)
         tnl_ws_free(s->ws);
     if (s->tls)
@@ -94,6 +96,7 @@ static void on_finish(void *user)
     tnl_map_free(&s->tunnels);
     free_certs(&s->config);
     tnl_tokens_free(s->config.tokens);
+    tnl_free(s->config.allowed);
     tnl_free(s);
     if (closed)
         closed(closed_user);
@@ -116,6 +119,18 @@ static void on_shutdown(void *user)
     tnl_server_maybe_closed(s);
 }
 
+/* Clients whose token is gone. */
+static void on_revoke(void *user)
+{
+    tnl_server *s = user;
+    for (tnl_list *n = s->peers.next, *next; n != &s->peers && !s->closing; n = next) {
+        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, node);
+        next = n->next;
+        if (!tnl_tokens_has(s->config.tokens, p->account))
+            tnl_peer_close(p, TUNNEL_E_AUTH_FAILED, "the token is not valid any more");
+    }
+}
+
 static void ws_log(void *user, const char *line)
 {
     (void)user;
@@ -133,17 +148,19 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     s->config = *config;
     s->config.cert_count = 0; /* until they are copied */
     s->config.tokens = NULL;
+    s->config.allowed = NULL;
     s->generation = (uint64_t)time(NULL) << 20;
     tnl_list_init(&s->visitors);
     tnl_list_init(&s->peers);
     tnl_task_init(&s->shutdown, on_shutdown, s);
     tnl_task_init(&s->finish, on_finish, s);
+    tnl_task_init(&s->revoke, on_revoke, s);
     int rc = tnl_random(&seed, sizeof(seed));
     tnl_map_init(&s->tunnels, seed);
     if (rc == 0)
-        rc = copy_certs(s, config);
+        rc = copy_certs(&s->config, config);
     if (rc == 0 && wants_tls(config))
-        rc = load_certificates(s, &s->tls, detail, size);
+        rc = load_certificates(&s->config, &s->tls, detail, size);
     if (rc == 0)
         rc = tnl_timer_new(&s->sweep, loop, sweep, s);
     if (rc == 0)
@@ -153,6 +170,7 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
         return rc;
     }
     s->config.tokens = config->tokens;
+    s->config.allowed = config->allowed;
     *out = s;
     return 0;
 }
@@ -192,6 +210,7 @@ static void choose_public(tnl_server *s)
                  strcmp(c->public_url.scheme, "https") == 0 ? "https" : "http");
         snprintf(s->public_host, sizeof(s->public_host), "%s", c->public_url.host);
         s->public_port = c->public_url.port;
+        s->tls_port = s->public_port ? s->public_port : 443;
         return;
     }
     size_t chosen = 0;
@@ -206,6 +225,7 @@ static void choose_public(tnl_server *s)
     snprintf(s->public_scheme, sizeof(s->public_scheme), "%s", tls ? "https" : "http");
     snprintf(s->public_host, sizeof(s->public_host), "%s", c->domain);
     s->public_port = port == (tls ? 443 : 80) ? 0 : port;
+    s->tls_port = port;
 }
 
 int tnl_server_start(tnl_server *s, char *detail, size_t size)
@@ -237,12 +257,79 @@ int tnl_server_reload_certificates(tnl_server *s, char *detail, size_t size)
     tnl_tls_server *fresh;
     if (!s->tls)
         return 0;
-    int rc = load_certificates(s, &fresh, detail, size);
+    int rc = load_certificates(&s->config, &fresh, detail, size);
     if (rc)
         return rc;
     tnl_tls_server_unref(s->tls);
     s->tls = fresh;
     return 0;
+}
+
+/* What differs that only a new server can take over; NULL: nothing. */
+static const char *needs_restart(const tnl_server_config *a, const tnl_server_config *b)
+{
+    bool same = a->listen_count == b->listen_count;
+    for (size_t i = 0; i < a->listen_count && same; i++)
+        same = a->listen[i].tls == b->listen[i].tls &&
+               strcmp(a->listen[i].address, b->listen[i].address) == 0;
+    if (!same)
+        return "the addresses to listen on";
+    if (strcmp(a->domain, b->domain) != 0)
+        return "the domain";
+    if (a->has_public_url != b->has_public_url ||
+        (a->has_public_url && (strcmp(a->public_url.host, b->public_url.host) != 0 ||
+                               strcmp(a->public_url.scheme, b->public_url.scheme) != 0 ||
+                               a->public_url.port != b->public_url.port)))
+        return "the public URL";
+    return a->path_routing != b->path_routing ? "routing by path" : NULL;
+}
+
+/* The one that takes what can change from `fresh` and keeps the rest of `old`. */
+static void take_over(tnl_server_config *old, const tnl_server_config *fresh)
+{
+    tnl_tokens_free(old->tokens);
+    tnl_free(old->allowed);
+    old->tokens = fresh->tokens;
+    old->allowed = fresh->allowed;
+    old->allowed_count = fresh->allowed_count;
+    old->silence_ms = fresh->silence_ms;
+    old->answer_timeout_ms = fresh->answer_timeout_ms;
+    old->access_events = fresh->access_events;
+    old->tcp_ports = fresh->tcp_ports;
+    old->udp_ports = fresh->udp_ports;
+    old->udp_flows = fresh->udp_flows;
+    old->udp_flows_per_source = fresh->udp_flows_per_source;
+}
+
+int tnl_server_reload(tnl_server *s, const tnl_server_config *config, char *detail, size_t size)
+{
+    tnl_tls_server *tls = NULL;
+    tnl_server_config *copy = tnl_malloc(sizeof(*copy));
+    if (!copy)
+        return TUNNEL_E_NOMEM;
+    int rc = copy_certs(copy, config);
+    if (rc == 0 && s->tls)
+        rc = load_certificates(copy, &tls, detail, size);
+    if (rc) {
+        free_certs(copy);
+        tnl_free(copy);
+        return rc;
+    }
+    if (tls) {
+        tnl_tls_server_unref(s->tls);
+        s->tls = tls;
+    }
+    free_certs(&s->config);
+    memcpy(s->config.certs, copy->certs, sizeof(copy->certs));
+    s->config.cert_count = copy->cert_count;
+    tnl_free(copy);
+    const char *what = needs_restart(&s->config, config);
+    take_over(&s->config, config);
+    tnl_loop_defer(s->loop, &s->revoke);
+    if (!what)
+        return 0;
+    snprintf(detail, size, "a change of %s takes effect with a restart only", what);
+    return TUNNEL_E_STATE;
 }
 
 const tnl_server_stats *tnl_server_get_stats(const tnl_server *s)

@@ -202,12 +202,15 @@ static const tnl_stream_events stream_events = {
 
 /* --- pool ------------------------------------------------------------------------------------- */
 
-tnl_up *tnl_up_take(tnl_tunnel *t)
+tnl_up *tnl_up_take(tnl_tunnel *t, uint16_t target)
 {
-    if (tnl_list_empty(&t->idle))
-        return NULL;
     /* The one used last: the others may age out. */
-    tnl_up *u = TNL_CONTAINER(t->idle.prev, tnl_up, idle);
+    tnl_list *n = t->idle.prev;
+    while (n != &t->idle && TNL_CONTAINER(n, tnl_up, idle)->target != target)
+        n = n->prev;
+    if (n == &t->idle)
+        return NULL;
+    tnl_up *u = TNL_CONTAINER(n, tnl_up, idle);
     leave_idle(u);
     u->got_bytes = false;
     u->ended = false;
@@ -215,9 +218,9 @@ tnl_up *tnl_up_take(tnl_tunnel *t)
     return u;
 }
 
-int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port)
+int tnl_up_open(tnl_up **out, tnl_tunnel *t, const tnl_open *o)
 {
-    uint8_t map[256];
+    uint8_t map[512];
     tnl_mux *m = t->peer->session ? tnl_session_mux(t->peer->session) : NULL;
     if (!m)
         return TUNNEL_E_GONE;
@@ -229,7 +232,9 @@ int tnl_up_open(tnl_up **out, tnl_tunnel *t, const char *visitor, uint16_t port)
     u->tunnel = t;
     u->keep_ms = TNL_POOL_IDLE_MS;
     int rc = tnl_http_parser_new(&u->parser, false, NULL, &parser_events, u);
-    tnl_open open = {.tunnel = t->id, .visitor = tnl_str_of(visitor), .port = port};
+    tnl_open open = *o;
+    open.tunnel = t->id;
+    u->target = (uint16_t)o->target;
     size_t n = tnl_open_encode(map, sizeof(map), &open);
     if (rc == 0)
         rc = n ? tnl_mux_open(m, &u->stream, map, n, &stream_events, u) : TUNNEL_E_INVALID;

@@ -63,6 +63,7 @@ struct tnl_visitor {
     tnl_http_framing response_framing;
     const tnl_http_head *head;      /* of the present request, valid until tnl_http_next() */
     tnl_tunnel *tunnel;             /* while the exchange is being started only */
+    uint16_t target;                /* the port behind the client; 0: its tunnel has no ports */
     char account[TNL_ACCOUNT_SIZE]; /* of a link */
     tnl_request_note note;
 };

@@ -82,6 +82,9 @@ static const tnl_field open_fields[] = {
     ROW(open, tunnel, REQUIRED, 1, UINT64_MAX),
     ROW(open, visitor, OPTIONAL, 0, 64),
     ROW(open, port, OPTIONAL, 0, 65535),
+    ROW(open, server, OPTIONAL, 0, 64),
+    ROW(open, server_port, OPTIONAL, 0, 65535),
+    ROW(open, target, OPTIONAL, 0, 65535),
 };
 SCHEMA(open);
 
@@ -99,16 +102,25 @@ static const tnl_field event_fields[] = {
 SCHEMA(event);
 
 static const tnl_field publish_fields[] = {
-    ROW(publish, tunnel, REQUIRED, 1, UINT64_MAX), ROW(publish, kind, REQUIRED, 1, 16),
-    ROW(publish, name, OPTIONAL, 0, 255),          ROW(publish, host_header, OPTIONAL, 0, 255),
+    ROW(publish, tunnel, REQUIRED, 1, UINT64_MAX),
+    ROW(publish, kind, REQUIRED, 1, 16),
+    ROW(publish, name, OPTIONAL, 0, 255),
+    ROW(publish, domain, OPTIONAL, 0, 253),
+    ROW(publish, path_id, OPTIONAL, 0, 128),
+    ROW(publish, port, OPTIONAL, 0, 65535),
+    FLAG(publish, ports),
+    FLAG(publish, fresh),
+    ROW(publish, idle_ms, OPTIONAL, 0, UINT32_MAX),
+    ROW(publish, host_header, OPTIONAL, 0, 255),
     ROW(publish, credential, OPTIONAL, 0, 4096),
 };
 SCHEMA(publish);
 
 static const tnl_field published_fields[] = {
     ROW(published, tunnel, REQUIRED, 1, UINT64_MAX),
-    ROW(published, name, REQUIRED, 1, 255),
+    ROW(published, name, OPTIONAL, 0, 255),
     ROW(published, url, REQUIRED, 1, 2048),
+    ROW(published, port, OPTIONAL, 0, 65535),
 };
 SCHEMA(published);
 
@@ -152,6 +164,21 @@ SCHEMA(reauth_result);
         return tnl_schema_decode(&name##_schema, m, p, n);                                         \
     }
 TNL_MESSAGE_MAP(DEFINE)
+
+static const char *const kinds[TNL_KIND_COUNT] = {"http", "tls", "tcp", "udp"};
+
+const char *tnl_kind_name(tnl_kind kind)
+{
+    return kinds[kind];
+}
+
+tnl_kind tnl_kind_of(tnl_str name)
+{
+    int kind = 0;
+    while (kind < TNL_KIND_COUNT && !tnl_str_eq(name, kinds[kind]))
+        kind++;
+    return (tnl_kind)kind;
+}
 
 void tnl_attach_mac_input(uint8_t out[TNL_ATTACH_MAC_INPUT], char role, const tnl_attach *a)
 {

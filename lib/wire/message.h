@@ -87,6 +87,9 @@ typedef struct tnl_open {
     tnl_str visitor; /* "visitor": the visitor's address, "192.0.2.1" or "2001:db8::1"; at most 64
                         bytes */
     uint32_t port;   /* "port": the visitor's port */
+    tnl_str server;  /* "server": the address that the visitor came to; at most 64 bytes */
+    uint32_t server_port; /* "server_port": and its port */
+    uint32_t target;      /* "target": the port wanted of a tunnel with `ports`; else 0 */
 } tnl_open;
 
 /* The map in an EVENT frame: a request finished (event "request"). Other events may come and are
@@ -118,19 +121,42 @@ typedef enum tnl_control_type {
     TNL_CONTROL_REAUTH_RESULT = 0x87,
 } tnl_control_type;
 
+/* What a tunnel carries: "kind" in PUBLISH. */
+typedef enum tnl_kind {
+    TNL_KIND_HTTP, /* requests, routed by Host (or by path) */
+    TNL_KIND_TLS,  /* connections as they are, routed by the name in the ClientHello */
+    TNL_KIND_TCP,  /* connections to a port */
+    TNL_KIND_UDP,  /* datagrams to a port */
+    TNL_KIND_COUNT,
+} tnl_kind;
+
+/* "http", ...; and back: TNL_KIND_COUNT for none of them. */
+const char *tnl_kind_name(tnl_kind kind);
+tnl_kind tnl_kind_of(tnl_str name);
+
 /* PUBLISH, client to server. */
 typedef struct tnl_publish {
     uint64_t tunnel; /* "tunnel", required: chosen by the client, from 1, unique in the session */
-    tnl_str kind;    /* "kind", required: "http"; at most 16 bytes */
-    tnl_str name;    /* "name": label wanted, "" any, "@" the root domain; at most 255 bytes */
+    tnl_str kind;    /* "kind", required: "http", "tls", "tcp", "udp"; at most 16 bytes */
+    tnl_str name;    /* "name", http and tls: label wanted, "" any, "@" the root domain, "*.LABEL" all
+                        names below one; at most 255 bytes */
+    tnl_str domain;  /* "domain", http and tls, instead of a name: a domain that is not under the
+                        server's own, "app.example.org" or "*.example.org"; at most 253 bytes */
+    tnl_str path_id; /* "path_id", http: id for routing by path; at most 128 bytes */
+    uint32_t port;   /* "port", tcp and udp: public port wanted, 0 any; at most 65535 */
+    bool ports;      /* "ports", http and tls: pPORT.NAME names a port behind the client */
+    bool fresh;      /* "fresh", http: each request gets a stream of its own */
+    uint32_t idle_ms;    /* "idle_ms", udp: how long a flow may be idle, 0 the server's default */
     tnl_str host_header; /* "host_header": replaces Host toward the upstream; at most 255 bytes */
     tnl_str credential;  /* "credential": a token that names just this tunnel; at most 4096 bytes */
 } tnl_publish;
 
 typedef struct tnl_published {
     uint64_t tunnel; /* "tunnel", required */
-    tnl_str name; /* "name", required: the label it got, "@" for the root domain; 1 to 255 bytes */
-    tnl_str url;  /* "url", required: how visitors reach it; 1 to 2048 bytes */
+    tnl_str name;  /* "name": the label it got, "@" for the root domain; "" with a domain, and for
+                      tcp and udp; at most 255 bytes */
+    tnl_str url;   /* "url", required: how visitors reach it; 1 to 2048 bytes */
+    uint32_t port; /* "port": the public port of tcp and udp */
 } tnl_published;
 
 typedef struct tnl_publish_failed {

@@ -36,6 +36,16 @@ typedef struct rig {
     int close_in; /* the event in whose callback the client is closed; 0: none */
 } rig;
 
+/* Publishes a http tunnel to an address; the upstream is the client's then. */
+static int forward(tnl_client *c, const char *name, const tnl_upstream *upstream,
+                   const char *host_header, uint64_t *tunnel)
+{
+    tnl_tunnel_spec spec = {.kind = TNL_KIND_HTTP, .upstream = *upstream};
+    snprintf(spec.name, sizeof(spec.name), "%s", name);
+    snprintf(spec.host_header, sizeof(spec.host_header), "%s", host_header ? host_header : "");
+    return tnl_client_publish(c, &spec, tunnel);
+}
+
 static void on_client_closed(void *user)
 {
     rig *r = user;
@@ -113,7 +123,7 @@ static void rig_make(rig *r)
 
 static void publish(rig *r, const char *name)
 {
-    assert_int_equal(tnl_client_forward(r->client, name, &r->upstream, NULL, &r->tunnel), 0);
+    assert_int_equal(forward(r->client, name, &r->upstream, NULL, &r->tunnel), 0);
 }
 
 static void rig_start(rig *r)
@@ -212,7 +222,7 @@ static void it_connects_publishes_and_forwards(void **state)
     rig_open(&r);
     r.config.force = true;
     rig_make(&r);
-    assert_int_equal(tnl_client_forward(r.client, "demo", &r.upstream, "app.test:81", &r.tunnel),
+    assert_int_equal(forward(r.client, "demo", &r.upstream, "app.test:81", &r.tunnel),
                      0);
     turns(&r, 5);
     assert_int_equal(r.server.accepted, 0);
@@ -399,7 +409,7 @@ static void refusals_by_close(void **state)
             unsigned accepted = r.server.accepted;
             turns(&r, 80);
             assert_int_equal(r.server.accepted, accepted);
-            assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, NULL),
+            assert_int_equal(forward(r.client, "x", &r.upstream, NULL, NULL),
                              TUNNEL_E_STATE);
         } else {
             UNTIL(&r.l, r.server.accepted == 2);
@@ -466,14 +476,14 @@ static void their_number_is_bounded_not_their_sum(void **state)
     rig_open(&r);
     rig_make(&r);
     for (int i = 0; i < 200; i++) {
-        assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, &id), 0);
+        assert_int_equal(forward(r.client, "x", &r.upstream, NULL, &id), 0);
         assert_int_equal(tnl_client_unpublish(r.client, id), 0);
     }
     for (int i = 0; i < TNL_CLIENT_MAX_TUNNELS; i++) {
-        assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, &id), 0);
+        assert_int_equal(forward(r.client, "x", &r.upstream, NULL, &id), 0);
         first = first ? first : id;
     }
-    assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, &id), TUNNEL_E_LIMIT);
+    assert_int_equal(forward(r.client, "x", &r.upstream, NULL, &id), TUNNEL_E_LIMIT);
     assert_int_equal(tnl_client_start(r.client), 0);
     UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == TNL_CLIENT_MAX_TUNNELS);
     assert_int_equal(tnl_client_unpublish(r.client, first), 0);
@@ -604,7 +614,7 @@ static void it_can_be_closed_in_every_state(void **state)
         tnl_client_close(r.client, on_client_closed, &r);
         tnl_client_close(r.client, on_client_closed, &r);
         assert_int_equal(tnl_client_start(r.client), TUNNEL_E_STATE);
-        assert_int_equal(tnl_client_forward(r.client, "x", &r.upstream, NULL, NULL),
+        assert_int_equal(forward(r.client, "x", &r.upstream, NULL, NULL),
                          TUNNEL_E_STATE);
         assert_int_equal(r.closes, 0);
         memset(r.count, 0, sizeof(r.count));
@@ -881,7 +891,7 @@ static size_t live_once(size_t nth)
         goto done;
     }
     tnl_client_on_event(r.client, on_event, &r);
-    rc = tnl_client_forward(r.client, "demo", &r.upstream, NULL, &r.tunnel);
+    rc = forward(r.client, "demo", &r.upstream, NULL, &r.tunnel);
     assert_true(rc == 0 || rc == TUNNEL_E_NOMEM);
     if (rc == 0) {
         assert_int_equal(tnl_client_start(r.client), 0);

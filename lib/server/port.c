@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "crypto/crypto.h"
+#include "server/internal.h"
+#include "tunnel/error.h"
+
+/*
+ * The public ports of tcp and udp tunnels: which may be had, and which are free.
+ */
+
+enum { TRIES = 64 };
+
+static const tnl_ports *range_of(const tnl_tunnel *t)
+{
+    const tnl_server_config *c = &t->peer->server->config;
+    return t->kind == TNL_KIND_TCP ? &c->tcp_ports : &c->udp_ports;
+}
+
+bool tnl_port_host(const tnl_server *s, size_t index, char out[96])
+{
+    for (size_t i = 0; i < s->config.listen_count; i++) {
+        char host[96];
+        const char *address = s->config.listen[i].address;
+        const char *colon = strrchr(address, ':');
+        bool seen = strncmp(address, "unix:", 5) == 0 || !colon;
+        if (!seen)
+            snprintf(host, sizeof(host), "%.*s", (int)(colon - address), address);
+        for (size_t k = 0; k < i && !seen; k++) {
+            const char *other = s->config.listen[k].address;
+            const char *end = strrchr(other, ':');
+            seen = end && (size_t)(end - other) == strlen(host) &&
+                   memcmp(other, host, strlen(host)) == 0;
+        }
+        if (!seen && index-- == 0) {
+            memcpy(out, host, sizeof(host));
+            return true;
+        }
+    }
+    return false;
+}
+
+int tnl_port_check(const tnl_tunnel *t, char *text, size_t size)
+{
+    char host[96], ports[TNL_PORTS_TEXT];
+    const tnl_ports *range = range_of(t);
+    const char *kind = tnl_kind_name(t->kind);
+    if (range->count == 0) {
+        snprintf(text, size, "this server gives out no %s ports (its --%s-ports is none)", kind,
+                 kind);
+        return TUNNEL_E_DENIED;
+    }
+    if (!tnl_port_host(t->peer->server, 0, host)) {
+        snprintf(text, size, "this server listens on no address that %s ports could be opened on",
+                 kind);
+        return TUNNEL_E_UNSUPPORTED;
+    }
+    if (t->port && !tnl_ports_has(range, t->port)) {
+        snprintf(text, size, "the port %u is not one of those this server gives out: %.200s",
+                 t->port, tnl_ports_print(range, ports, sizeof(ports)));
+        return TUNNEL_E_DENIED;
+    }
+    return 0;
+}
+
+static int open_at(tnl_tunnel *t, char *text, size_t size)
+{
+    return t->kind == TNL_KIND_TCP ? tnl_tcp_open(t, text, size) : tnl_udp_open(t, text, size);
+}
+
+static void set_key(tnl_tunnel *t)
+{
+    snprintf(t->key, sizeof(t->key), "%s:%u", tnl_kind_name(t->kind), t->port);
+}
+
+/* One of the range, tried from a random place on. */
+static int open_any(tnl_tunnel *t, char *text, size_t size)
+{
+    const tnl_ports *range = range_of(t);
+    size_t total = tnl_ports_total(range);
+    uint32_t start;
+    int rc = tnl_random(&start, sizeof(start));
+    if (rc)
+        return rc;
+    rc = TUNNEL_E_LIMIT;
+    for (size_t i = 0; i < total && i < TRIES; i++) {
+        t->port = tnl_ports_at(range, (start + i) % total);
+        set_key(t);
+        if (tnl_registry_holder(t))
+            continue;
+        rc = open_at(t, text, size);
+        if (rc != TUNNEL_E_ADDR_IN_USE && rc != TUNNEL_E_ACCESS)
+            break;
+    }
+    if (rc == TUNNEL_E_LIMIT || rc == TUNNEL_E_ADDR_IN_USE)
+        snprintf(text, size, "no %s port is free on the server now", tnl_kind_name(t->kind));
+    return rc;
+}
+
+int tnl_port_open(tnl_tunnel *t, char *text, size_t size)
+{
+    const tnl_server *s = t->peer->server;
+    int rc = t->port ? open_at(t, text, size) : open_any(t, text, size);
+    if (rc)
+        return rc;
+    set_key(t);
+    snprintf(t->url, sizeof(t->url), "%s://%s:%u", tnl_kind_name(t->kind), s->public_host,
+             t->port);
+    return 0;
+}
+
+void tnl_port_close(tnl_tunnel *t)
+{
+    if (t->kind == TNL_KIND_TCP)
+        tnl_tcp_close(t);
+    else if (t->kind == TNL_KIND_UDP)
+        tnl_udp_close(t);
+}
