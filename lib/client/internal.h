@@ -24,6 +24,7 @@ typedef struct tnl_client_tunnel {
     tnl_list node;
     uint64_t id;
     tnl_tunnel_spec spec; /* name and port: asked for; what the server chose, once it has */
+    bool loop_told;
 } tnl_client_tunnel;
 
 struct tnl_client {

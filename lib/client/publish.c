@@ -131,12 +131,28 @@ static int on_control(void *user, uint8_t type, const uint8_t *p, size_t n)
     }
 }
 
+/* A visitor's request came back to the server through the service: told once. */
+static void tell_loop(tnl_client *c, tnl_client_tunnel *t)
+{
+    tunnel_event e = {.type = TUNNEL_EVENT_WARNING,
+                      .tunnel = t->id,
+                      .error = TUNNEL_E_LOOP,
+                      .text = "the service that is forwarded to is the tunnel itself: visitors get "
+                              "508; give the address of the service instead"};
+    if (!t->loop_told)
+        tnl_client_tell(c, &e);
+    t->loop_told = true;
+}
+
 static void on_event(void *user, const uint8_t *p, size_t n)
 {
     tnl_client *c = user;
     char method[64], path[1100], visitor[80];
     tnl_event m;
-    if (tnl_event_decode(&m, p, n) || !tnl_str_eq(m.event, "request") || !find(c, m.tunnel))
+    tnl_client_tunnel *t = tnl_event_decode(&m, p, n) ? NULL : find(c, m.tunnel);
+    if (t && tnl_str_eq(m.event, "loop"))
+        tell_loop(c, t);
+    if (!t || !tnl_str_eq(m.event, "request"))
         return;
     tunnel_event e = {.type = TUNNEL_EVENT_REQUEST,
                       .tunnel = m.tunnel,

@@ -171,7 +171,9 @@ int tnl_http_write_request(tnl_buf *out, const tnl_http_head *h, const tnl_http_
 
     add_span(&a, h->method);
     add(&a, " ", 1);
-    add_span(&a, h->path);
+    if (o->path.p && (o->path.n == 0 || o->path.p[0] != '/'))
+        add(&a, "/", 1);
+    add_span(&a, o->path.p ? o->path : h->path);
     add_text(&a,
              " HTTP/1.1\r\nHost: "); /* an HTTP/1.0 visitor may have sent none: then it is empty */
     add_span(&a, host);
@@ -180,6 +182,8 @@ int tnl_http_write_request(tnl_buf *out, const tnl_http_head *h, const tnl_http_
     add_named(&a, "X-Forwarded-For", o->forwarded_for);
     add_named(&a, "X-Forwarded-Host", o->forwarded_host);
     add_named(&a, "X-Forwarded-Proto", o->forwarded_proto);
+    add_named(&a, "X-Forwarded-Prefix", o->forwarded_prefix);
+    add_named(&a, "CDN-Loop", o->loop);
     if (o->pass_expect && h->expect_continue)
         add_text(&a, "Expect: 100-continue\r\n");
     if (h->framing == TNL_HTTP_LENGTH)

@@ -71,6 +71,8 @@ static int write_all(tnl_visitor *v, const void *p, size_t n)
 static int write_head(tnl_visitor *v, const tnl_tunnel *t)
 {
     tnl_buf head;
+    char loop[TNL_LOOP_MARK];
+    const char *mark = tnl_route_mark(t, loop);
     tnl_buf_init(&head, REQUEST_HEAD_MAX);
     const tnl_server *s = v->server;
     const char *proto = v->tls ? "https" : s->config.has_public_url ? s->public_scheme : "http";
@@ -78,6 +80,9 @@ static int write_head(tnl_visitor *v, const tnl_tunnel *t)
                                   .forwarded_for = {v->peer.host, strlen(v->peer.host)},
                                   .forwarded_host = v->head->host,
                                   .forwarded_proto = {proto, strlen(proto)},
+                                  .forwarded_prefix = v->prefix,
+                                  .loop = {mark, strlen(mark)},
+                                  .path = v->path,
                                   .pass_upgrade = true,
                                   .pass_expect = true};
     int rc = tnl_http_write_request(&head, v->head, &o);
@@ -134,18 +139,9 @@ static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
 void tnl_exchange_start(tnl_visitor *v)
 {
     const tnl_http_head *h = v->head;
-    char text[300];
-    char host[160];
-    tnl_tunnel *t = tnl_registry_find(v->server, TNL_KIND_HTTP, h->host, &v->target);
-    if (!t) {
-        tnl_log_escape(host, sizeof(host), h->host.p, h->host.n);
-        snprintf(
-            text, sizeof(text),
-            "No tunnel is published as %s.\nStart one with: tunnel-client http PORT --subdomain NAME",
-            host);
-        tnl_visitor_answer(v, 404, text);
+    tnl_tunnel *t = tnl_route(v);
+    if (!t)
         return;
-    }
     bool safe = tnl_http_is(h->method, "GET") || v->head_request ||
                 tnl_http_is(h->method, "OPTIONS");
     v->retriable = safe && h->framing == TNL_HTTP_NO_BODY && !v->upgrade_asked;

@@ -105,6 +105,7 @@ struct tnl_server {
     size_t peer_count;
     uint64_t generation;
     uint64_t publications; /* so far */
+    char loop_id[20];      /* random: marks requests that went through this server */
     tnl_timer *sweep;      /* retires upstream streams that have been idle for too long */
     tnl_task shutdown;
     tnl_task finish;
@@ -131,6 +132,8 @@ void tnl_server_maybe_closed(tnl_server *s);
 tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span host, uint16_t *target);
 /* The tunnel with an id for routing by path: one that asked for the id, else one with that name. */
 tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n);
+/* Whether a Host is the server's domain itself. */
+bool tnl_registry_is_root(const tnl_server *s, tnl_http_span host);
 /* Whether a name is the server's domain or lies under it. */
 bool tnl_registry_is_own(const tnl_server *s, const char *host);
 tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted);

@@ -76,6 +76,13 @@ tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked,
     return t;
 }
 
+bool tnl_registry_is_root(const tnl_server *s, tnl_http_span asked)
+{
+    char name[TNL_HOST_MAX];
+    return normalize_host(name, asked) &&
+           (strcmp(name, s->config.domain) == 0 || strcmp(name, s->public_host) == 0);
+}
+
 tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n)
 {
     char key[TNL_HOST_MAX + TNL_PATH_ID_MAX + 16];

@@ -137,6 +137,15 @@ static void ws_log(void *user, const char *line)
     (void)line;
 }
 
+static int make_loop_id(tnl_server *s)
+{
+    uint8_t random[8];
+    int rc = tnl_random(random, sizeof(random));
+    if (rc == 0)
+        tnl_hex(s->loop_id, random, sizeof(random));
+    return rc;
+}
+
 int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *config, char *detail,
                    size_t size)
 {
@@ -157,6 +166,8 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     tnl_task_init(&s->revoke, on_revoke, s);
     int rc = tnl_random(&seed, sizeof(seed));
     tnl_map_init(&s->tunnels, seed);
+    if (rc == 0)
+        rc = make_loop_id(s);
     if (rc == 0)
         rc = copy_certs(&s->config, config);
     if (rc == 0 && wants_tls(config))

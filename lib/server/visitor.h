@@ -64,9 +64,19 @@ struct tnl_visitor {
     const tnl_http_head *head;      /* of the present request, valid until tnl_http_next() */
     tnl_tunnel *tunnel;             /* while the exchange is being started only */
     uint16_t target;                /* the port behind the client; 0: its tunnel has no ports */
+    tnl_http_span path;             /* to send instead of the head's; NULL: that one */
+    tnl_http_span prefix;           /* what was taken off it; both point into the head */
     char account[TNL_ACCOUNT_SIZE]; /* of a link */
     tnl_request_note note;
 };
+
+/* route.c */
+/* The tunnel of the request in v->head, with v->target, v->path and v->prefix; or NULL, then it was
+ * answered. */
+tnl_tunnel *tnl_route(tnl_visitor *v);
+/* The value of CDN-Loop that marks a request as having gone through a tunnel. */
+enum { TNL_LOOP_MARK = 64 };
+const char *tnl_route_mark(const tnl_tunnel *t, char out[TNL_LOOP_MARK]);
 
 /* exchange.c */
 /* Routes the request in v->head and starts its exchange, or answers it. */
