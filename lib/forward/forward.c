@@ -30,7 +30,6 @@ typedef struct pump {
     bool fin_from_stream; /* the visitor's side ended */
     bool shut;            /* and the connection has been told */
     bool fin_from_conn;   /* the upstream's side ended */
-    bool deaf; /* the upstream has gone after its end: what still comes for it is dropped */
 } pump;
 
 static void pump_free(pump *p)
@@ -66,8 +65,6 @@ static void end_conn(pump *p)
 static size_t stream_data(void *user, const uint8_t *bytes, size_t n)
 {
     pump *p = user;
-    if (p->deaf)
-        return n;
     if (!p->conn || tnl_conn_pending(p->conn))
         return 0;
     tnl_iov v = {bytes, n};
@@ -79,12 +76,8 @@ static void stream_fin(void *user)
 {
     pump *p = user;
     p->fin_from_stream = true;
-    if (p->deaf) {
-        release_stream(p);
-        pump_free(p);
-    } else if (p->conn) {
+    if (p->conn)
         end_conn(p);
-    }
 }
 
 static void stream_reset(void *user, uint32_t code, const char *text, size_t n)
@@ -155,14 +148,9 @@ static void conn_closed(void *user, int error, const char *detail)
 {
     pump *p = user;
     p->conn = NULL;
-    if (p->stream && p->fin_from_conn && !p->fin_from_stream) {
-        /* All of the answer is on its way and must arrive: a reset would take back what waits. */
-        p->deaf = true;
-        tnl_stream_resume(p->stream);
-        return;
-    }
-    if (p->stream && error && !p->fin_from_conn)
-        tnl_stream_reset(p->stream, error, detail);
+    /* All that the upstream said is on its way and must arrive, before the news of its end. */
+    if (p->stream && error && !(p->fin_from_conn && p->fin_from_stream))
+        tnl_stream_break(p->stream, error, detail);
     release_stream(p);
     pump_free(p);
 }

@@ -37,8 +37,8 @@ int tnl_forwarder_new(tnl_forwarder **out, tnl_loop *loop);
  * call only. 0 or TUNNEL_E_NOMEM, INVALID (then the stream is not taken).
  *
  * The upstream's end of its direction is passed on and the stream lives until the visitor's side
- * has ended, too, even when the upstream takes nothing more by then: what it said last arrives. Any
- * other end of the connection resets the stream. */
+ * has ended, too. Any other end of the connection resets the stream; what the upstream said until
+ * then arrives first. */
 int tnl_forward_start(tnl_forwarder *f, tnl_stream *s, const tnl_upstream *u);
 
 size_t tnl_forwarder_count(const tnl_forwarder *f);

@@ -53,6 +53,7 @@ typedef struct sock {
     bool resumed;  /* in there: by a new user, who has room */
     bool shut;     /* shutdown was asked for */
     bool deaf; /* the peer takes no more: what is written is dropped, what it sent is still read */
+    bool torn; /* by a reset, where it ended nothing: the end that reading shows is no FIN */
     bool closing;
 } sock;
 
@@ -177,9 +178,20 @@ static void settle(sock *s)
     }
 }
 
+/* libuv takes a hang-up right behind some bytes for the end without looking further, and gives no
+ * buffer then: it may be a reset. */
+static int hung_up(const sock *s)
+{
+    char byte;
+    ssize_t n = recv(descriptor(s), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n < 0 && errno != EAGAIN ? uv_translate_sys_error(errno) : UV_EOF;
+}
+
 static void on_read(uv_stream_t *h, ssize_t nread, const uv_buf_t *buf)
 {
     sock *s = h->data;
+    if (nread == UV_EOF && !buf->base)
+        nread = hung_up(s);
     if (nread > 0) {
         s->turn_bytes += (uint32_t)nread;
         if (s->deaf_timer)
@@ -191,7 +203,7 @@ static void on_read(uv_stream_t *h, ssize_t nread, const uv_buf_t *buf)
         s->reading = false;
         s->base.ended = true;
         uv_read_stop(&s->u.stream);
-        if (s->base.events->eof)
+        if (s->base.events->eof && !s->torn)
             s->base.events->eof(s->base.user);
         if (s->deaf)
             fail(s, UV_ECONNRESET);
@@ -248,6 +260,8 @@ static void write_failed(sock *s, int uv_error)
         return;
     }
     s->deaf = true;
+    /* After a FIN it would be EPIPE. */
+    s->torn = uv_error == UV_ECONNRESET;
     tnl_timer_start(s->deaf_timer, DEAF_MS);
 }
 

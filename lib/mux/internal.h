@@ -46,6 +46,7 @@ typedef struct send_half {
     size_t peak;    /* most bytes the ring has held since it was empty */
     size_t hint;    /* and before that: what to allocate at once next time */
     bool want_room;
+    bool breaking; /* reset_code and reset_text wait until all before them was acknowledged */
 } send_half;
 
 typedef struct recv_half {
@@ -65,6 +66,8 @@ typedef struct recv_half {
     terminal end;
     uint64_t final; /* valid with end */
     bool fin_told;
+    bool reset_waits; /* a RESET came behind a complete FIN: it is told after what that covers */
+    uint32_t reset_code;
     bool blocked; /* data() left something: wait for tnl_stream_resume() */
     bool discard; /* the user does not want more: count and drop */
 } recv_half;
@@ -197,6 +200,8 @@ int tnl_mux_take(tnl_stream *s, const uint8_t *p, size_t n);
 /* No more input is wanted: drops what the ring holds and the window's surplus. */
 void tnl_mux_discard(tnl_stream *s);
 void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *text);
+/* Sends the reset of tnl_stream_break() if nothing is in its way any more. */
+void tnl_mux_go_on_breaking(tnl_stream *s);
 void tnl_mux_tell_reset(tnl_stream *s, uint32_t code, const char *text, size_t n);
 void tnl_mux_tell_room(tnl_stream *s);
 /* Memory ran out for this stream: resets it; the user is told with the next tick. The control

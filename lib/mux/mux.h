@@ -193,6 +193,13 @@ void tnl_stream_fin(tnl_stream *s);
  * cut to TNL_MUX_MAX_RESET_TEXT bytes, may be NULL. */
 void tnl_stream_reset(tnl_stream *s, int code, const char *text);
 
+/*
+ * As tnl_stream_reset(), but what was written goes first, and so does the end if there was one: the
+ * reset follows when the peer has acknowledged it all. For a connection that broke after it had
+ * said something. The stream may be released meanwhile; to give up waiting reset it before that.
+ */
+void tnl_stream_break(tnl_stream *s, int code, const char *text);
+
 /* Offers again what data() had left, if anything. Not from inside data() of the same stream
  * (returns at once). */
 void tnl_stream_resume(tnl_stream *s);

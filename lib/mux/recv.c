@@ -252,11 +252,16 @@ static int on_reset(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame 
     int rc = tnl_mux_ack_end(l, s->id, f->offset + TERMINAL_RESET);
     if (rc || s->in.end == TERMINAL_RESET)
         return rc;
+    recv_half *in = &s->in;
+    in->reset_waits = tnl_mux_in_complete(s) && !in->fin_told && !in->discard;
+    in->reset_code = f->code;
     peer_ended(s, TERMINAL_RESET, f->offset);
-    tnl_mux_discard(s);
+    if (!in->reset_waits)
+        tnl_mux_discard(s);
     if (s->out.end_acked == TERMINAL_NONE)
         tnl_mux_end_out(s, TERMINAL_RESET, f->code, NULL);
-    tnl_mux_tell_reset(s, f->code, (const char *)f->rest, f->rest_len);
+    if (!in->reset_waits)
+        tnl_mux_tell_reset(s, f->code, (const char *)f->rest, f->rest_len);
     tnl_mux_settle(s);
     return 0;
 }

@@ -150,6 +150,7 @@ void tnl_mux_acked(tnl_stream *s, uint64_t received)
         tnl_ring_free(&o->ring);
     }
     tnl_mux_landed(s, before);
+    tnl_mux_go_on_breaking(s);
     tnl_mux_mark_ready(s);
 }
 

@@ -92,15 +92,18 @@ static void deliver_ring(tnl_stream *s)
 void tnl_mux_deliver(tnl_stream *s)
 {
     recv_half *in = &s->in;
-    if (s->delivering || (in->ring.start == in->ring.end && in->end != TERMINAL_FIN))
+    bool fin = in->end == TERMINAL_FIN || in->reset_waits;
+    if (s->delivering || (in->ring.start == in->ring.end && !fin))
         return;
     s->delivering = true;
     s->busy++;
     deliver_ring(s);
-    if (in->end == TERMINAL_FIN && in->ring.start == in->final && !in->fin_told && !in->discard) {
+    if (fin && in->ring.start == in->final && !in->fin_told && !in->discard) {
         in->fin_told = true;
         if (s->events && s->events->fin)
             s->events->fin(s->user);
+        if (in->reset_waits)
+            tnl_mux_tell_reset(s, in->reset_code, NULL, 0);
     }
     s->busy--;
     s->delivering = false;
@@ -113,6 +116,7 @@ void tnl_mux_discard(tnl_stream *s)
     s->mux->surplus_used -= in->window - first;
     in->window = first;
     in->discard = true;
+    in->reset_waits = false;
     in->ring.start = in->ring.end;
     tnl_ring_free(&in->ring);
 }
@@ -234,6 +238,8 @@ void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *tex
         o->sent = o->ring.start = o->ring.end = o->max_sent;
         tnl_ring_free(&o->ring);
         tnl_mux_landed(s, before);
+        o->breaking = false;
+        tnl_free(s->reset_text);
         s->reset_code = code;
         s->reset_text = text ? tnl_strndup(text, text_length(text)) : NULL;
     }
@@ -255,6 +261,32 @@ void tnl_stream_reset(tnl_stream *s, int code, const char *text)
         return;
     tnl_mux_discard(s);
     tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t)-code, text);
+    tnl_mux_settle(s);
+}
+
+void tnl_mux_go_on_breaking(tnl_stream *s)
+{
+    send_half *o = &s->out;
+    if (!o->breaking || o->ring.start != o->ring.end || o->end_acked < o->end)
+        return;
+    char *text = s->reset_text;
+    s->reset_text = NULL;
+    tnl_mux_end_out(s, TERMINAL_RESET, s->reset_code, text);
+    tnl_free(text);
+}
+
+void tnl_stream_break(tnl_stream *s, int code, const char *text)
+{
+    s->events = NULL;
+    tnl_list_remove(&s->failed);
+    if (s->retired || s->out.end == TERMINAL_RESET)
+        return;
+    tnl_mux_discard(s);
+    tnl_free(s->reset_text);
+    s->reset_code = (uint32_t)-code;
+    s->reset_text = text ? tnl_strndup(text, text_length(text)) : NULL;
+    s->out.breaking = true;
+    tnl_mux_go_on_breaking(s);
     tnl_mux_settle(s);
 }
 
@@ -290,9 +322,11 @@ void tnl_stream_release(tnl_stream *s)
     if (!s->retired) {
         bool in_over = s->in.end == TERMINAL_RESET ||
                        (s->in.end == TERMINAL_FIN && s->in.ring.start == s->in.final);
-        if (s->out.end == TERMINAL_NONE || !in_over) {
+        if (!s->out.breaking && (s->out.end == TERMINAL_NONE || !in_over)) {
             tnl_mux_discard(s);
             tnl_mux_end_out(s, TERMINAL_RESET, (uint32_t)-TUNNEL_E_CANCELED, NULL);
+        } else if (s->in.reset_waits) {
+            tnl_mux_discard(s);
         }
     }
     tnl_mux_settle(s);

@@ -85,6 +85,18 @@ static bool reset_is_due(const side *s, uint32_t code)
     return peer->aborted && code == (uint32_t)-peer->aborted;
 }
 
+/* What was said before a stream broke has come; without an end only as far as it was taken. */
+static bool broken_in_order(const side *s)
+{
+    const side *peer = &s->conv->side[!s->end];
+    const world *w = s->conv->w;
+    if (!peer->broke || w->hostile || w->broken || w->failing)
+        return true;
+    if (peer->fin_called)
+        return s->fin_got && s->got == peer->written;
+    return s->stalled || s->got == peer->written;
+}
+
 static void on_reset(void *user, uint32_t code, const char *text, size_t n)
 {
     side *s = user;
@@ -93,6 +105,7 @@ static void on_reset(void *user, uint32_t code, const char *text, size_t n)
     CHECK(w, reset_is_due(s, code));
     CHECK(w, w->hostile || w->broken || n == 0 || code == (uint32_t)-TUNNEL_E_NOMEM ||
                  memcmp(text, "why", n) == 0);
+    CHECK(w, broken_in_order(s));
     s->reset_got = true;
     if (one_in(w, 2))
         release(s);
@@ -150,7 +163,9 @@ static void abort_side(side *s)
     if (s->aborted || s->reset_got)
         return;
     s->aborted = codes[below(w, sizeof(codes) / sizeof(*codes))];
-    tnl_stream_reset(s->stream, s->aborted, one_in(w, 2) ? "why" : NULL);
+    s->broke = one_in(w, 2);
+    (s->broke ? tnl_stream_break : tnl_stream_reset)(s->stream, s->aborted,
+                                                     one_in(w, 2) ? "why" : NULL);
 }
 
 static void use(side *s)

@@ -43,6 +43,7 @@ typedef struct side {
     bool stalled;
     bool stuck;     /* uses up nothing until all others have finished */
     unsigned greed; /* how its consumer behaves */
+    bool broke;     /* not at once, but behind what it had written */
     int aborted;    /* the code it reset its stream with */
     bool over;      /* released */
 } side;

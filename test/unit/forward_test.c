@@ -275,6 +275,39 @@ static void a_reset_of_the_upstream_is_passed_on(void **state)
     rig_close(&r);
 }
 
+/* What it said just before arrives, and in the order in which it happened. */
+static void the_last_words_before_a_reset_arrive(void **state)
+{
+    (void)state;
+    enum { SAID = 60000 }; /* more than the first window, and what sockets hold */
+    for (int writing = 0; writing < 2; writing++) {
+        rig r;
+        test_visitor v = {.to_send = 10, .keep_open = true, .blocked = true};
+        rig_open(&r);
+        assert_int_equal(test_visitor_open(&v, &r.sessions), 0);
+        UNTIL(&r.l, r.up.received == 10);
+        static uint8_t said[SAID];
+        test_fill(said, SAID, 0);
+        assert_int_equal(test_send(r.up.c, said, SAID), 0);
+        assert_int_equal(tnl_conn_pending(r.up.c), 0);
+        tnl_conn_reset(r.up.c);
+        if (writing) {
+            v.to_send = 100000;
+            test_visitor_send(&v);
+        }
+        UNTIL(&r.l, tnl_forwarder_count(r.forwarder) == 0);
+        turns(&r, 5);
+        assert_int_equal(v.resets, 0);
+        test_visitor_unblock(&v);
+        UNTIL(&r.l, v.resets);
+        assert_int_equal(v.code, -TUNNEL_E_RESET);
+        assert_int_equal(v.fins, 0);
+        assert_int_equal(v.received, SAID);
+        assert_true(v.hash == test_hash_of(SAID));
+        rig_close(&r);
+    }
+}
+
 /*
  * The service answers an upload early, ends, and takes nothing more: the connection is reset under
  * it. The answer is whole, and it must arrive so, also when the visitor is slow.
@@ -299,14 +332,12 @@ static void an_early_answer_arrives_whole(void **state)
     turns(&r, 20);
     assert_int_equal(v.resets, 0);
     test_visitor_unblock(&v);
-    UNTIL(&r.l, v.fins || v.resets);
-    assert_int_equal(v.resets, 0);
+    UNTIL(&r.l, v.fins);
     assert_int_equal(v.received, ANSWER);
     assert_true(v.hash == test_hash_of(ANSWER));
-    /* The upload is dropped until it ends. */
-    UNTIL(&r.l, v.sent == v.to_send);
-    v.keep_open = false;
-    test_visitor_send(&v);
+    /* Then the visitor learns that nobody takes the upload. */
+    UNTIL(&r.l, v.resets);
+    assert_int_equal(v.code, -TUNNEL_E_RESET);
     UNTIL(&r.l, tnl_forwarder_count(r.forwarder) == 0);
     test_visitor_release(&v);
     rig_close(&r);
@@ -667,6 +698,7 @@ int main(void)
         cmocka_unit_test(the_last_bytes_are_not_dropped_by_the_upstreams_end),
         cmocka_unit_test(a_reset_of_the_visitor_is_passed_on),
         cmocka_unit_test(a_reset_of_the_upstream_is_passed_on),
+        cmocka_unit_test(the_last_words_before_a_reset_arrive),
         cmocka_unit_test(an_early_answer_arrives_whole),
         cmocka_unit_test(a_visitor_may_leave_after_an_early_answer),
         cmocka_unit_test(a_refused_connection_resets_the_stream),

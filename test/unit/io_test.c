@@ -472,6 +472,34 @@ static void an_early_answer_survives_the_reset(void **state)
     free(b);
 }
 
+/* Without an end before it, whoever finds out: the write that fails, or reading. */
+static void a_reset_is_no_end(void **state)
+{
+    (void)state;
+    for (int writing = 0; writing < 2; writing++) {
+        test_loop l;
+        test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+        test_loop_open(&l);
+        test_tcp_pair(&l, a, b);
+        a->keep = 16;
+        assert_int_equal(test_send(b->c, "last words", 10), 0);
+        tnl_conn_reset(b->c);
+        UNTIL(&l, b->closes);
+        tnl_conn_resume(a->c);
+        if (writing)
+            assert_int_equal(test_send(a->c, "x", 1), 0);
+        UNTIL(&l, a->closes);
+        assert_int_equal(a->error, TUNNEL_E_RESET);
+        assert_int_equal(a->received, 10);
+        assert_memory_equal(a->bytes, "last words", 10);
+        assert_int_equal(a->eofs, 0);
+        end_peers(&l, a, b);
+        test_loop_close(&l);
+        free(a);
+        free(b);
+    }
+}
+
 static void a_gone_reader_is_noticed_at_once(void **state)
 {
     (void)state;
@@ -754,6 +782,7 @@ int main(void)
         cmocka_unit_test(each_direction_ends_by_itself),
         cmocka_unit_test(a_reset_is_told),
         cmocka_unit_test(an_early_answer_survives_the_reset),
+        cmocka_unit_test(a_reset_is_no_end),
         cmocka_unit_test(a_gone_reader_is_noticed_at_once),
         cmocka_unit_test(finish_with_unread_input_loses_nothing),
         cmocka_unit_test(finish_has_an_end),
