@@ -138,6 +138,7 @@ bool tnl_files_if_range(const tnl_http_head *h, const tnl_files_state *s, int64_
     tnl_http_span rest = f->value, tag;
     if (take_tag(&rest, &weak, &tag))
         return !weak && rest.n == 0 && is_tag(tag, s->etag);
-    /* A date is as good as a tag only when the file cannot have changed again within that second. */
+    /* A date is as good as a tag only when the file cannot have changed again within that second.
+     */
     return s->dated && tnl_files_date_parse(f->value, now, &t) && t == s->modified && t + 1 < now;
 }

@@ -15,7 +15,8 @@ typedef struct tnl_files_state {
 } tnl_files_state;
 
 /* The state of a file with this inode, size and time of its last change. */
-tnl_files_state tnl_files_state_of(uint64_t inode, uint64_t size, int64_t seconds, long nanoseconds);
+tnl_files_state tnl_files_state_of(uint64_t inode, uint64_t size, int64_t seconds,
+                                   long nanoseconds);
 
 /*
  * The preconditions of a GET or HEAD for something that exists, in the order of RFC 9110 section

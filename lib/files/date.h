@@ -7,7 +7,8 @@
 
 #include "http/http.h"
 
-/* Dates of HTTP (RFC 9110 section 5.6.7), whatever the locale. Times are seconds since 1970, UTC. */
+/* Dates of HTTP (RFC 9110 section 5.6.7), whatever the locale. Times are seconds since 1970, UTC.
+ */
 
 enum { TNL_FILES_DATE = 30 };
 

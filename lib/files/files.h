@@ -20,14 +20,15 @@
  * - Files are read with blocking calls, in pieces of at most 64 KiB, on the loop's thread: a file
  *   system that hangs (a dead network mount) stops the loop. So does making a listing, some
  *   milliseconds for the largest.
- * - A connection holds one piece of 64 KiB at most while a file is sent, however slow its reader is.
- *   A listing is held as a whole: 4 MiB at most, and 32 MiB for all of them together.
+ * - A connection holds one piece of 64 KiB at most while a file is sent, however slow its reader
+ * is. A listing is held as a whole: 4 MiB at most, and 32 MiB for all of them together.
  */
 typedef struct tnl_files tnl_files;
 
 /*
  * Opens the folder; a relative path counts from the current directory of now. 0, or
- * TUNNEL_E_NOT_FOUND, ACCESS, INVALID (not a folder), NOMEM, IO with a line in detail (may be NULL).
+ * TUNNEL_E_NOT_FOUND, ACCESS, INVALID (not a folder), NOMEM, IO with a line in detail (may be
+ * NULL).
  */
 int tnl_files_new(tnl_files **out, tnl_loop *loop, const char *path, char *detail, size_t size);
 

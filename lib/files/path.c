@@ -89,7 +89,8 @@ const char *tnl_files_path_last(const tnl_files_path *path)
 int tnl_files_encode(tnl_buf *out, const char *p, size_t n)
 {
     static const char digits[] = "0123456789ABCDEF";
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)p[i];
         char text[3] = {'%', digits[c >> 4], digits[c & 15]};

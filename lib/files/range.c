@@ -76,7 +76,8 @@ int tnl_files_ranges(tnl_http_span value, uint64_t size, tnl_files_range out[TNL
     tnl_http_span element;
     size_t n = 0, asked = 0;
 
-    if (value.n < sizeof(unit) - 1 || !tnl_http_is((tnl_http_span){value.p, sizeof(unit) - 1}, unit))
+    if (value.n < sizeof(unit) - 1 ||
+        !tnl_http_is((tnl_http_span){value.p, sizeof(unit) - 1}, unit))
         return 0;
     value.p += sizeof(unit) - 1;
     value.n -= sizeof(unit) - 1;
@@ -87,7 +88,7 @@ int tnl_files_ranges(tnl_http_span value, uint64_t size, tnl_files_range out[TNL
         if (++asked > TNL_FILES_RANGES || !parse(element, size, &r))
             return 0;
         /* The last bytes of an empty file are there, but cannot be written as a range. */
-        if (!size && element.p[0] == '-' && tnl_http_is(element, "-0") == false)
+        if (!size && element.p[0] == '-')
             return 0;
         if (r.length)
             n = join(out, n, r);
