@@ -218,6 +218,17 @@ class Starter:
             client.public()
         return client
 
+    def program_client(self, server, argv, *, subdomain=None, token=None, env=None, wait=True,
+                       **kw):
+        """tunnel-client with a command of any kind: the words before the connection's."""
+        argv = [*argv, "--server", server.link, "--token", token or server.token]
+        if subdomain:
+            argv += ["--subdomain", subdomain]
+        client = Client(self.program(CLIENT_BIN, argv, env, **kw))
+        if wait:
+            client.public()
+        return client
+
     def port_client(self, kind, server, upstream, *args, token=None, link=None, env=None,
                     wait=True, **kw):
         """tunnel-client tcp or udp; upstream is what the user would write."""
