@@ -16,14 +16,11 @@
  */
 #include "util.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define IO_SIZE       (256 * 1024)
@@ -44,52 +41,6 @@ struct visitor {
     int64_t left; /* body bytes still to come; -1 while the head is read (small only) */
     char buf[BENCH_HEAD_MAX];
 };
-
-static int dial(uint16_t port, unsigned timeout)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct timeval tv = {.tv_sec = (time_t)timeout};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int one = 1;
-
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
-        bench_die("connecting to 127.0.0.1:%u: %s", (unsigned)port, strerror(errno));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (timeout > 0) {
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
-    }
-    return fd;
-}
-
-static void send_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            bench_die("sending: %s", strerror(errno));
-        data += n;
-        len -= (size_t)n;
-    }
-}
-
-static size_t receive(int fd, char *buf, size_t size)
-{
-    ssize_t n;
-
-    do
-        n = recv(fd, buf, size, 0);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        bench_die("receiving: %s", strerror(errno));
-    if (n == 0)
-        bench_die("the connection was closed in the middle of an answer");
-    return (size_t)n;
-}
 
 /* Checks a complete head: status 200 and a Content-Length, which is returned. */
 static int64_t check_head(const char *head, size_t len)
@@ -114,13 +65,13 @@ static uint64_t read_answer(int fd, char *buf, double deadline)
     while (head == 0) {
         if (have == BENCH_HEAD_MAX)
             bench_die("the head of an answer is too long");
-        have += receive(fd, buf + have, BENCH_HEAD_MAX - have);
+        have += bench_receive(fd, buf + have, BENCH_HEAD_MAX - have);
         head = bench_head_length(buf, have);
     }
     length = check_head(buf, head);
     left = length - (int64_t)(have - head);
     while (left > 0) {
-        left -= (int64_t)receive(fd, buf, left < IO_SIZE ? (size_t)left : IO_SIZE);
+        left -= (int64_t)bench_receive(fd, buf, left < IO_SIZE ? (size_t)left : IO_SIZE);
         if (bench_now() > deadline)
             bench_die("too slow: the time limit passed in the middle of a body");
     }
@@ -134,7 +85,7 @@ static void send_body(int fd, const char *buf, uint64_t size, double deadline)
     while (size > 0) {
         size_t n = size < IO_SIZE ? (size_t)size : IO_SIZE;
 
-        send_all(fd, buf, n);
+        bench_send_all(fd, buf, n);
         size -= n;
         if (bench_now() > deadline)
             bench_die("too slow: the time limit passed in the middle of a body");
@@ -146,19 +97,6 @@ static void report(const struct totals *totals)
     printf("{\"count\": %llu, \"bytes\": %llu, \"seconds\": %.6f}\n",
            (unsigned long long)totals->count, (unsigned long long)totals->bytes,
            bench_now() - totals->start);
-}
-
-/* Says that a point is reached and goes on at the next line (or the end) of the input. */
-static void pause_for_line(const char *point)
-{
-    int c;
-
-    if (point != NULL)
-        puts(point);
-    fflush(stdout);
-    do
-        c = getchar();
-    while (c != '\n' && c != EOF);
 }
 
 static size_t make_request(char *out, size_t size, char **argv, const char *method, int64_t length)
@@ -175,23 +113,6 @@ static size_t make_request(char *out, size_t size, char **argv, const char *meth
     return (size_t)n;
 }
 
-/* Bytes without a pattern, so that nothing on the way can do better than move them. */
-static char *make_body(void)
-{
-    uint64_t *words = malloc(IO_SIZE);
-    uint64_t x = 88172645463325252u;
-
-    if (words == NULL)
-        bench_die("out of memory");
-    for (size_t i = 0; i < IO_SIZE / sizeof(*words); i++) {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        words[i] = x;
-    }
-    return (char *)words;
-}
-
 struct bulk {
     int fd;
     int up;
@@ -206,7 +127,7 @@ static uint64_t bulk_body(struct bulk *bulk, double deadline)
 {
     uint64_t got;
 
-    send_all(bulk->fd, bulk->request, bulk->request_len);
+    bench_send_all(bulk->fd, bulk->request, bulk->request_len);
     if (bulk->up)
         send_body(bulk->fd, bulk->buf, bulk->size, deadline);
     got = read_answer(bulk->fd, bulk->buf, deadline);
@@ -220,15 +141,15 @@ static void run_bulk(char **argv, int up, int hold)
     uint64_t size = up ? bench_number(argv[5], 1, (uint64_t)1 << 40, "SIZE") : 0;
     uint64_t ms = bench_number(argv[5 + up], 0, 3600000, "MS");
     unsigned limit = (unsigned)bench_number(argv[6 + up], 1, 3600, "LIMIT");
-    struct bulk bulk = {.up = up, .size = size, .buf = make_body()};
+    struct bulk bulk = {.up = up, .size = size, .buf = bench_bytes(IO_SIZE)};
     struct totals totals = {0};
 
     bulk.request_len = make_request(bulk.request, sizeof(bulk.request), argv, up ? "PUT" : "GET",
                                     up ? (int64_t)size : -1);
-    bulk.fd = dial(port, limit);
+    bulk.fd = bench_dial(port, limit);
     if (hold) {
         bulk_body(&bulk, bench_now() + limit);
-        pause_for_line("ready");
+        bench_pause("ready");
     }
     totals.start = bench_now();
     do {
@@ -237,7 +158,7 @@ static void run_bulk(char **argv, int up, int hold)
     } while ((bench_now() - totals.start) * 1000.0 < (double)ms);
     report(&totals);
     if (hold)
-        pause_for_line(NULL);
+        bench_pause(NULL);
     close(bulk.fd);
     free(bulk.buf);
 }
@@ -247,8 +168,8 @@ static int small_readable(struct visitor *visitor)
 {
     size_t head;
 
-    visitor->have += receive(visitor->fd, visitor->buf + visitor->have,
-                             sizeof(visitor->buf) - visitor->have);
+    visitor->have += bench_receive(visitor->fd, visitor->buf + visitor->have,
+                                   sizeof(visitor->buf) - visitor->have);
     if (visitor->left < 0) {
         head = bench_head_length(visitor->buf, visitor->have);
         if (head == 0 && visitor->have == sizeof(visitor->buf))
@@ -283,7 +204,7 @@ static void small_open(struct small *small, uint16_t port)
         struct visitor *visitor = &small->visitors[i];
         struct epoll_event ev = {.events = EPOLLIN, .data = {.ptr = visitor}};
 
-        visitor->fd = dial(port, 0);
+        visitor->fd = bench_dial(port, 0);
         if (epoll_ctl(small->epoll, EPOLL_CTL_ADD, visitor->fd, &ev) != 0)
             bench_die("epoll_ctl: %s", strerror(errno));
     }
@@ -297,7 +218,7 @@ static void small_exchange(struct small *small, uint64_t count, struct totals *t
 
     for (size_t i = 0; i < small->conns && sent < count; i++, sent++) {
         small->visitors[i].left = -1;
-        send_all(small->visitors[i].fd, small->request, small->request_len);
+        bench_send_all(small->visitors[i].fd, small->request, small->request_len);
     }
     while (totals->count < count) {
         int n = epoll_wait(small->epoll, events, EVENTS_MAX, 30000);
@@ -312,7 +233,7 @@ static void small_exchange(struct small *small, uint64_t count, struct totals *t
             totals->count++;
             visitor->left = -1;
             if (sent < count) {
-                send_all(visitor->fd, small->request, small->request_len);
+                bench_send_all(visitor->fd, small->request, small->request_len);
                 sent++;
             }
         }
@@ -332,13 +253,13 @@ static void run_small(char **argv, int hold)
     small_open(&small, port);
     if (hold) {
         small_exchange(&small, small.conns * WARM_REQUESTS, &warm);
-        pause_for_line("ready");
+        bench_pause("ready");
     }
     totals.start = bench_now();
     small_exchange(&small, count, &totals);
     report(&totals);
     if (hold)
-        pause_for_line(NULL);
+        bench_pause(NULL);
     free(small.visitors);
     close(small.epoll);
 }

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "util.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 
 double bench_now(void)
@@ -77,4 +80,80 @@ int64_t bench_content_length(const char *head, size_t len)
         return *p == '\r' ? value : -1;
     }
     return -1;
+}
+
+int bench_dial(uint16_t port, unsigned timeout)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct timeval tv = {.tv_sec = (time_t)timeout};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1;
+
+    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
+        bench_die("connecting to 127.0.0.1:%u: %s", (unsigned)port, strerror(errno));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (timeout > 0) {
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+    }
+    return fd;
+}
+
+void bench_send_all(int fd, const void *data, size_t len)
+{
+    const char *at = data;
+
+    while (len > 0) {
+        ssize_t n = send(fd, at, len, MSG_NOSIGNAL);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            bench_die("sending: %s", strerror(errno));
+        at += n;
+        len -= (size_t)n;
+    }
+}
+
+size_t bench_receive(int fd, void *buf, size_t size)
+{
+    ssize_t n;
+
+    do
+        n = recv(fd, buf, size, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        bench_die("receiving: %s", strerror(errno));
+    if (n == 0)
+        bench_die("the connection was closed in the middle of an answer");
+    return (size_t)n;
+}
+
+char *bench_bytes(size_t size)
+{
+    char *out = malloc(size);
+    uint64_t x = 88172645463325252u;
+
+    if (out == NULL)
+        bench_die("out of memory");
+    for (size_t i = 0; i < size; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        out[i] = (char)(x >> 32);
+    }
+    return out;
+}
+
+void bench_pause(const char *point)
+{
+    int c;
+
+    if (point != NULL)
+        puts(point);
+    fflush(stdout);
+    do
+        c = getchar();
+    while (c != '\n' && c != EOF);
 }

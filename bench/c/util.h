@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * util.h - what the load generator and the sink share: the clock, message heads, and numbers.
+ * util.h - what the load generators and the origins share: the clock, sockets, message heads,
+ * numbers.
  *
  * These programs only ever talk to processes that the benchmark started on loopback. They
- * understand exactly what those send (HTTP/1.1 with a Content-Length) and fail loudly on all else.
+ * understand exactly what those send and fail loudly on all else.
  */
 #ifndef BENCH_UTIL_H
 #define BENCH_UTIL_H
@@ -33,5 +34,23 @@ size_t bench_head_length(const char *data, size_t len);
  * number.
  */
 int64_t bench_content_length(const char *head, size_t len);
+
+/*
+ * Connects to 127.0.0.1:port, without delay for small writes; a send or receive that takes longer
+ * than `timeout` seconds (0: no limit) fails.
+ */
+int bench_dial(uint16_t port, unsigned timeout);
+
+/* Sends all; receives at least a byte. Exit with a message when that fails or the peer has closed.
+ */
+void bench_send_all(int fd, const void *data, size_t len);
+size_t bench_receive(int fd, void *buf, size_t size);
+
+/* A new block of bytes without a pattern, so that nothing on the way can do better than move them.
+ */
+char *bench_bytes(size_t size);
+
+/* Prints `point` (unless NULL) and goes on at the next line, or the end, of the input. */
+void bench_pause(const char *point);
 
 #endif
