@@ -115,6 +115,26 @@ static void test_request_forwarded(void **state)
         "X-Forwarded-Host: a:8080\r\nX-Forwarded-Proto: https\r\nConnection: keep-alive\r\n\r\n");
 }
 
+static void test_request_by_path(void **state)
+{
+    static const char *const paths[][2] = {
+        {"", "/"}, {"?x", "/?x"}, {"/", "/"}, {"/a?b", "/a?b"}, {"//", "//"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+        char want[200];
+        const tnl_http_request_options o = {.path = {paths[i][0], strlen(paths[i][0])},
+                                            .forwarded_prefix = span("/id"),
+                                            .loop = span("t1.ab")};
+        snprintf(want, sizeof(want),
+                 "GET %s HTTP/1.1\r\nHost: a\r\nCDN-Loop: cdn; x\r\nX-Forwarded-Prefix: /id\r\n"
+                 "CDN-Loop: t1.ab\r\nConnection: keep-alive\r\n\r\n",
+                 paths[i][1]);
+        check_request("GET /id/zzz HTTP/1.1\r\nHost: a\r\nX-Forwarded-Prefix: /evil\r\n"
+                      "CDN-Loop: cdn; x\r\n\r\n",
+                      &o, want);
+    }
+}
+
 static void test_request_hop_by_hop(void **state)
 {
     (void)state;
@@ -345,6 +365,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_request),
         cmocka_unit_test(test_request_forwarded),
+        cmocka_unit_test(test_request_by_path),
         cmocka_unit_test(test_request_hop_by_hop),
         cmocka_unit_test(test_request_upgrade),
         cmocka_unit_test(test_request_body),
