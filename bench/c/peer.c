@@ -107,6 +107,8 @@ static void conn_ready(struct peer *peer, struct conn *conn)
     /* A few steps, so that one connection does not keep the others waiting. */
     for (int i = 0; i < 8 && again > 0; i++)
         again = conn->have < REQUEST_SIZE ? step_request(conn) : step_body(peer, conn);
+    if (again > 0 && conn->have == REQUEST_SIZE && conn->request[0] == 'd')
+        again = conn_wait(peer, conn, EPOLLOUT);
     if (again < 0)
         conn_close(conn);
 }
