@@ -14,6 +14,8 @@ FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"]
 HELPERS = {
     "load": ["load.c", "util.c"],
     "sink": ["sink.c", "util.c"],
+    "peer": ["peer.c", "util.c"],
+    "visit": ["visit.c", "util.c"],
     "count.so": ["count.c"],
 }
 
@@ -57,6 +59,6 @@ def find_tools(build, bin_dir, need):
             missing.append(f"{path} is missing (run make): THE TUNNEL IS NOT MEASURED")
     if len(found) == 2:
         tools.update(found)
-    for name in ("load", "sink"):
+    for name in ("load", "sink", "peer", "visit"):
         tools[name] = compile_helper(name, build)
     return tools, missing

@@ -46,6 +46,7 @@ class Case:
 
     name = title = rate_unit = cpu_unit = ""
     upload = False
+    kind = None  # "tcp" or "udp": a case of harness/ports.py
 
     def run(self, tools, subject):
         """Loads a subject once: {rate, units, errors, load_busy, ...}."""
@@ -158,7 +159,7 @@ def run_rounds(case, stack, rounds, warm_up, say):
         for subject in stack.subjects:
             sample = measure(case, stack.tools, subject)
             label = "warm-up" if index < 0 else f"round {index + 1}/{rounds}"
-            say(f"{case.name:5} {label:10} {subject.name:8} {sample['rate']:10.0f} {case.rate_unit}")
+            say(f"{case.name:11} {label:10} {subject.name:8} {sample['rate']:10.0f} {case.rate_unit}")
             if index >= 0:
                 samples[subject.name].append(sample)
     return samples, start
@@ -190,6 +191,9 @@ def summarize(case, samples, start):
         for key in ("p50_ms", "p99_ms"):
             if key in own[0]:
                 entry[key] = statistics.median(s[key] for s in own)
+        if "lost" in own[0]:
+            units = sum(s["units"] for s in own) * 100000
+            entry["lost_share"] = sum(s["lost"] for s in own) / units
         subjects[name] = entry
     return {
         "title": case.title,

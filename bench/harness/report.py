@@ -78,15 +78,19 @@ def _ratio(name, spread):
 
 
 def table(case):
-    latency = "p50_ms" in next(iter(case["subjects"].values()))
+    first = next(iter(case["subjects"].values()))
+    latency, lost = "p50_ms" in first, "lost_share" in first
     heads = ["", case["rate_unit"], "ratio to origin (min–max)"]
     heads += ["p50 ms", "p99 ms"] if latency else []
+    heads += ["lost"] if lost else []
     heads += [f"CPU s per {case['cpu_unit']}", "peak memory MiB"]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for name, entry in case["subjects"].items():
         cells = [name, f"{entry['rate']['median']:,.0f}", _ratio(name, entry["ratio"])]
         if latency:
             cells += [f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}"]
+        if lost:
+            cells.append(f"{entry['lost_share']:.2%}")
         cells.append(_by_role(entry["cpu_s_per_unit"], lambda value: f"{value:.3f}"))
         cells.append(_by_role(entry["peak_bytes"], lambda value: f"{value / (1 << 20):.1f}"))
         lines.append("| " + " | ".join(cells) + " |")
@@ -106,6 +110,11 @@ def markdown(results):
         lines += ["", f"> **Note:** {note}"]
     for case in results["cases"].values():
         lines += ["", f"## {case['title']}", ""] + table(case)
+    if results.get("flows"):
+        flows = results["flows"]
+        cost = _by_role(flows["bytes_per_flow"], lambda value: f"{value * 1000 / (1 << 20):.2f} MiB")
+        lines += ["", "## Idle UDP flows", ""]
+        lines.append(f"Resident memory per 1,000 of them ({flows['count']} opened): {cost}.")
     lines += ["", "How to read this: bench/README.md.", ""]
     return "\n".join(lines)
 
@@ -145,6 +154,8 @@ def plot(results, path):
     from matplotlib import pyplot
 
     cases = list(results["cases"].values())
+    if not cases:
+        return
     figure, grid = pyplot.subplots(
         3, len(cases), figsize=(4.2 * len(cases), 9), squeeze=False, constrained_layout=True
     )
