@@ -173,7 +173,7 @@ static void on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
     tnl_client_tunnel *t = tnl_open_decode(&m, map, n) == 0 ? find(c, m.tunnel) : NULL;
     /* A stream that is not taken is refused. */
     if (t)
-        (void)tnl_forward_start(c->forwarder, s, &t->spec.upstream);
+        (void)tnl_forward_start(c->forwarder, s, &t->spec.upstream, NULL);
 }
 
 static void on_closed(void *user, int error, const char *detail)

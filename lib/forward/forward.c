@@ -4,10 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "tunnel/error.h"
 
-enum { CONNECT_TIMEOUT_MS = 10000, LEAST_WISH = 4 * 1024, MOST_WISH = 64 * 1024 };
+enum {
+    CONNECT_TIMEOUT_MS = 10000,
+    LEAST_WISH = 4 * 1024,
+    MOST_WISH = 64 * 1024,
+    LAST_WORDS_MS = 1000, /* for what was read before a connection broke to be sent */
+    WHY = 200,
+};
 
 struct tnl_forwarder {
     tnl_loop *loop;
@@ -26,20 +33,50 @@ typedef struct pump {
     tnl_stream *stream; /* NULL once released */
     tnl_conn *conn;     /* NULL before it is connected and after it closed */
     tnl_dial *dial;
-    size_t wish;          /* how many bytes to make room for: grows while reads fill it */
-    bool fin_from_stream; /* the visitor's side ended */
+    const tnl_forward_events *events; /* NULL: none */
+    void *user;
+    uint8_t *head;    /* NULL: none, or written */
+    tnl_timer *limit; /* of `resetting` */
+    uint64_t started_us;
+    uint64_t to_conn;
+    uint64_t to_stream;
+    size_t wish; /* how many bytes to make room for: grows while reads fill it */
+    size_t head_n;
+    char *why; /* of error; NULL: its usual text */
+    int error; /* the first thing that went wrong */
+    bool raw;
+    bool fin_from_stream; /* the stream's side ended */
     bool shut;            /* and the connection has been told */
-    bool fin_from_conn;   /* the upstream's side ended */
+    bool fin_from_conn;   /* the connection's side ended */
+    bool deaf;            /* the connection is gone: what still comes for it is dropped */
+    bool resetting;       /* and the stream is to be reset, once all is sent */
 } pump;
+
+static void tell_over(const pump *p, const tnl_forward_end *end)
+{
+    if (p->events && p->events->over)
+        p->events->over(p->user, end);
+}
 
 static void pump_free(pump *p)
 {
     tnl_forwarder *f = p->owner;
+    tnl_forward_end end = {.to_conn = p->to_conn,
+                           .to_stream = p->to_stream,
+                           .duration_us = tnl_loop_clock_us() - p->started_us,
+                           .error = p->error,
+                           .text = p->why     ? p->why
+                                   : p->error ? tunnel_strerror(p->error)
+                                              : ""};
     tnl_list_remove(&p->node);
     f->count--;
-    tnl_free(p);
     if (f->freed && f->count == 0)
         tnl_loop_defer(f->loop, &f->ending);
+    tell_over(p, &end);
+    tnl_timer_free(p->limit);
+    tnl_free(p->head);
+    tnl_free(p->why);
+    tnl_free(p);
 }
 
 static void release_stream(pump *p)
@@ -50,14 +87,61 @@ static void release_stream(pump *p)
         tnl_stream_release(s);
 }
 
-/* The visitor's side has ended: so does the connection, once the upstream's side has. */
+/* Keeps the first error. */
+static void note(pump *p, int error, const char *text, size_t n)
+{
+    char why[WHY];
+    if (p->error || !error)
+        return;
+    p->error = error;
+    if (n)
+        p->why = tnl_strdup(tnl_log_escape(why, sizeof(why), text, n));
+}
+
+/* The stream's side has ended: so does the connection, once its own side has. */
 static void end_conn(pump *p)
 {
-    if (p->fin_from_conn)
+    if (p->fin_from_conn && !p->raw)
         tnl_conn_finish(p->conn);
     else if (!p->shut)
         tnl_conn_shutdown(p->conn);
     p->shut = true;
+    if (p->fin_from_conn && p->raw && !tnl_conn_pending(p->conn))
+        tnl_conn_close(p->conn);
+}
+
+/* --- the connection broke --------------------------------------------------------------------- */
+
+static void reset_now(pump *p)
+{
+    tnl_stream_reset(p->stream, p->error, p->why);
+    release_stream(p);
+    pump_free(p);
+}
+
+static void on_limit(void *user)
+{
+    reset_now(user);
+}
+
+/* What was read before is sent first: a reset takes back what waits. */
+static void reset_stream(pump *p)
+{
+    p->deaf = p->resetting = true;
+    if (tnl_stream_flushed(p->stream)) {
+        reset_now(p);
+        return;
+    }
+    /* After the connection's end a visitor who is slow to read is waited for. */
+    if (!p->fin_from_conn) {
+        if (tnl_timer_new(&p->limit, p->owner->loop, on_limit, p)) {
+            reset_now(p);
+            return;
+        }
+        tnl_timer_start(p->limit, LAST_WORDS_MS);
+    }
+    tnl_stream_want_room(p->stream);
+    tnl_stream_resume(p->stream);
 }
 
 /* --- stream to connection --------------------------------------------------------------------- */
@@ -65,27 +149,34 @@ static void end_conn(pump *p)
 static size_t stream_data(void *user, const uint8_t *bytes, size_t n)
 {
     pump *p = user;
+    if (p->deaf)
+        return n;
     if (!p->conn || tnl_conn_pending(p->conn))
         return 0;
     tnl_iov v = {bytes, n};
     /* A failed write is followed by closed(), which resets the stream. */
-    return tnl_conn_write(p->conn, &v, 1) ? 0 : n;
+    if (tnl_conn_write(p->conn, &v, 1))
+        return 0;
+    p->to_conn += n;
+    return n;
 }
 
 static void stream_fin(void *user)
 {
     pump *p = user;
     p->fin_from_stream = true;
-    if (p->conn)
+    if (p->deaf && p->fin_from_conn) {
+        release_stream(p);
+        pump_free(p);
+    } else if (p->conn) {
         end_conn(p);
+    }
 }
 
 static void stream_reset(void *user, uint32_t code, const char *text, size_t n)
 {
     pump *p = user;
-    (void)code;
-    (void)text;
-    (void)n;
+    note(p, code && code < 1000 ? -(int)code : TUNNEL_E_RESET, text, n);
     release_stream(p);
     if (p->conn) {
         tnl_conn_reset(p->conn);
@@ -101,6 +192,10 @@ static void stream_room(void *user)
     pump *p = user;
     if (p->conn)
         tnl_conn_resume(p->conn);
+    else if (p->resetting && tnl_stream_flushed(p->stream))
+        reset_now(p);
+    else if (p->resetting)
+        tnl_stream_want_room(p->stream);
 }
 
 static const tnl_stream_events stream_events = {
@@ -122,6 +217,7 @@ static void conn_data(void *user, uint8_t *bytes, size_t n)
         p->wish *= 2;
     else if (n < p->wish / 4 && p->wish > LEAST_WISH)
         p->wish /= 2;
+    p->to_stream += n;
     if (p->stream)
         tnl_stream_commit(p->stream, n);
 }
@@ -140,7 +236,9 @@ static void conn_eof(void *user)
 static void conn_drained(void *user)
 {
     pump *p = user;
-    if (p->stream)
+    if (p->shut && p->fin_from_conn)
+        tnl_conn_close(p->conn);
+    else if (p->stream)
         tnl_stream_resume(p->stream);
 }
 
@@ -148,11 +246,18 @@ static void conn_closed(void *user, int error, const char *detail)
 {
     pump *p = user;
     p->conn = NULL;
-    /* All that the upstream said is on its way and must arrive, before the news of its end. */
-    if (p->stream && error && !(p->fin_from_conn && p->fin_from_stream))
-        tnl_stream_break(p->stream, error, detail);
-    release_stream(p);
-    pump_free(p);
+    bool whole = p->fin_from_conn && p->fin_from_stream;
+    note(p, error, detail, strlen(detail));
+    if (p->stream && error && !whole && (p->raw || !p->fin_from_conn)) {
+        reset_stream(p);
+    } else if (p->stream && p->fin_from_conn && !p->fin_from_stream) {
+        /* All of the answer is on its way and must arrive: a reset would take back what waits. */
+        p->deaf = true;
+        tnl_stream_resume(p->stream);
+    } else {
+        release_stream(p);
+        pump_free(p);
+    }
 }
 
 static const tnl_conn_events conn_events = {.space = conn_space,
@@ -161,23 +266,144 @@ static const tnl_conn_events conn_events = {.space = conn_space,
                                             .drained = conn_drained,
                                             .closed = conn_closed};
 
+/* --- birth ------------------------------------------------------------------------------------ */
+
+static void take_conn(pump *p, tnl_conn *c)
+{
+    p->conn = c;
+    tnl_conn_set_events(c, &conn_events, p);
+}
+
+static void begin(pump *p)
+{
+    tnl_iov v = {p->head, p->head_n};
+    if (p->head)
+        (void)tnl_conn_write(p->conn, &v, 1); /* a failure shows in closed() */
+    tnl_free(p->head);
+    p->head = NULL;
+    if (p->conn->ended)
+        conn_eof(p);
+    else
+        tnl_conn_resume(p->conn);
+    if (p->stream)
+        tnl_stream_resume(p->stream);
+    if (p->stream && p->conn && p->fin_from_stream && !p->shut)
+        end_conn(p);
+}
+
+static int tell_connected(const pump *p, int error, const char *detail)
+{
+    return p->events && p->events->connected ? p->events->connected(p->user, error, detail, p->conn)
+                                             : 0;
+}
+
 static void on_dialed(void *user, int error, const char *detail, tnl_conn *c)
 {
     pump *p = user;
     p->dial = NULL;
     if (error) {
+        note(p, error, detail, strlen(detail));
         tnl_stream_reset(p->stream, error, detail);
         release_stream(p);
+        (void)tell_connected(p, error, detail);
         pump_free(p);
         return;
     }
-    p->conn = c;
-    tnl_conn_set_events(c, &conn_events, p);
-    tnl_conn_resume(c);
+    take_conn(p, c);
+    int rc = tell_connected(p, 0, "");
+    if (rc && p->stream) {
+        note(p, rc, NULL, 0);
+        tnl_stream_reset(p->stream, rc, tunnel_strerror(rc));
+        release_stream(p);
+    }
     if (p->stream)
-        tnl_stream_resume(p->stream);
-    if (p->stream && p->fin_from_stream && !p->shut)
-        end_conn(p);
+        begin(p);
+    else
+        tnl_conn_reset(c);
+}
+
+/* Everything but stream and connection; not among the owner's yet. */
+static int pump_new(pump **out, tnl_forwarder *f, const tnl_forward_options *o)
+{
+    static const tnl_forward_options none = {.head = NULL};
+    if (!o)
+        o = &none;
+    if (o->head_n > TNL_FORWARD_HEAD)
+        return TUNNEL_E_INVALID;
+    pump *p = tnl_calloc(1, sizeof(*p));
+    if (!p)
+        return TUNNEL_E_NOMEM;
+    if (o->head_n) {
+        p->head = tnl_malloc(o->head_n);
+        if (!p->head) {
+            tnl_free(p);
+            return TUNNEL_E_NOMEM;
+        }
+        memcpy(p->head, o->head, o->head_n);
+        p->head_n = o->head_n;
+    }
+    p->owner = f;
+    p->events = o->events;
+    p->user = o->user;
+    p->raw = o->raw;
+    p->wish = LEAST_WISH;
+    p->started_us = tnl_loop_clock_us();
+    *out = p;
+    return 0;
+}
+
+static void pump_discard(pump *p)
+{
+    tnl_free(p->head);
+    tnl_free(p);
+}
+
+static void take_stream(pump *p, tnl_stream *s)
+{
+    p->stream = s;
+    p->owner->count++;
+    tnl_list_add_tail(&p->owner->pumps, &p->node);
+    tnl_stream_set_events(s, &stream_events, p);
+}
+
+int tnl_forward_start(tnl_forwarder *f, tnl_stream *s, const tnl_upstream *u,
+                      const tnl_forward_options *o)
+{
+    pump *p;
+    int rc = pump_new(&p, f, o);
+    if (rc)
+        return rc;
+    tnl_dial_target target = {.host = u->host[0] ? u->host : NULL,
+                              .port = u->port,
+                              .unix_path = u->unix_path[0] ? u->unix_path : NULL,
+                              .tls = u->tls,
+                              .timeout_ms = CONNECT_TIMEOUT_MS};
+    rc = tnl_dial_start(&p->dial, f->loop, &target, on_dialed, p);
+    if (rc)
+        pump_discard(p);
+    else
+        take_stream(p, s);
+    return rc;
+}
+
+int tnl_forward_join(tnl_forwarder *f, tnl_stream *s, tnl_conn *c, const uint8_t *early, size_t n,
+                     const tnl_forward_options *o)
+{
+    pump *p;
+    if (n > TNL_FORWARD_EARLY)
+        return TUNNEL_E_INVALID;
+    int rc = pump_new(&p, f, o);
+    if (rc)
+        return rc;
+    if (tnl_stream_write(s, early, n) < n) {
+        pump_discard(p);
+        return TUNNEL_E_NOMEM;
+    }
+    p->to_stream = n;
+    take_stream(p, s);
+    take_conn(p, c);
+    begin(p);
+    return 0;
 }
 
 /* --- owner ------------------------------------------------------------------------------------ */
@@ -204,30 +430,6 @@ int tnl_forwarder_new(tnl_forwarder **out, tnl_loop *loop)
     return 0;
 }
 
-int tnl_forward_start(tnl_forwarder *f, tnl_stream *s, const tnl_upstream *u)
-{
-    pump *p = tnl_calloc(1, sizeof(*p));
-    if (!p)
-        return TUNNEL_E_NOMEM;
-    tnl_dial_target target = {.host = u->host[0] ? u->host : NULL,
-                              .port = u->port,
-                              .unix_path = u->unix_path[0] ? u->unix_path : NULL,
-                              .tls = u->tls,
-                              .timeout_ms = CONNECT_TIMEOUT_MS};
-    int rc = tnl_dial_start(&p->dial, f->loop, &target, on_dialed, p);
-    if (rc) {
-        tnl_free(p);
-        return rc;
-    }
-    p->owner = f;
-    p->stream = s;
-    p->wish = LEAST_WISH;
-    f->count++;
-    tnl_list_add_tail(&f->pumps, &p->node);
-    tnl_stream_set_events(s, &stream_events, p);
-    return 0;
-}
-
 size_t tnl_forwarder_count(const tnl_forwarder *f)
 {
     return f->count;
@@ -235,13 +437,20 @@ size_t tnl_forwarder_count(const tnl_forwarder *f)
 
 void tnl_forwarder_free(tnl_forwarder *f, void (*gone)(void *user), void *user)
 {
+    tnl_list ending;
+    tnl_list_init(&ending);
     f->freed = true;
     f->gone = gone;
     f->gone_user = user;
     if (f->count == 0)
         tnl_loop_defer(f->loop, &f->ending);
-    for (tnl_list *n = f->pumps.next, *next; n != &f->pumps; n = next) {
-        next = n->next;
-        stream_reset(TNL_CONTAINER(n, pump, node), 0, NULL, 0);
+    /* over() may be told from here, and may end others. */
+    for (tnl_list *n; (n = tnl_list_first(&f->pumps));) {
+        tnl_list_remove(n);
+        tnl_list_add_tail(&ending, n);
+    }
+    for (tnl_list *n; (n = tnl_list_first(&ending));) {
+        tnl_list_remove(n);
+        stream_reset(TNL_CONTAINER(n, pump, node), (uint32_t)-TUNNEL_E_GONE, NULL, 0);
     }
 }

@@ -27,24 +27,69 @@ int tnl_upstream_parse(tnl_upstream *u, const char *text, const char *ca_file, c
                        size_t size);
 void tnl_upstream_clear(tnl_upstream *u);
 
+/* How a pump went. */
+typedef struct tnl_forward_end {
+    uint64_t to_conn; /* bytes of the stream that were written to the connection */
+    uint64_t to_stream;
+    uint64_t duration_us;
+    int error;        /* 0: both directions have ended by themselves; else a TUNNEL_E_ code */
+    const char *text; /* why, escaped for printing; "" with error 0 */
+} tnl_forward_end;
+
+/* All optional. They may call anything but tnl_forwarder_free(), and that too from over(). */
+typedef struct tnl_forward_events {
+    /* start only. The connection is there (error 0; c is to look at, not to keep), or could not be
+     * made; once, unless the stream has ended before. What it returns is 0, or a TUNNEL_E_ code
+     * that the stream is reset with and the connection closed. */
+    int (*connected)(void *user, int error, const char *detail, tnl_conn *c);
+    /* Stream and connection are both gone. Exactly once for each stream that was taken, and last.
+     */
+    void (*over)(void *user, const tnl_forward_end *end);
+} tnl_forward_events;
+
+enum { TNL_FORWARD_HEAD = 256, TNL_FORWARD_EARLY = 64 * 1024 };
+
+typedef struct tnl_forward_options {
+    const uint8_t *head; /* written to the connection before anything else; copied, not counted */
+    size_t head_n;       /* at most TNL_FORWARD_HEAD */
+    /*
+     * As TCP itself would have it: a connection that is reset after its end resets the stream, once
+     * all it brought is on its way; and at the end a slow reader is waited for as long as he takes.
+     * Otherwise, as HTTP wants it for an answer to half a request, the stream lives on then and
+     * what comes for the connection is dropped, so that its last words arrive however slow the
+     * other side is; and who takes nothing for 10 s at the end is given up.
+     */
+    bool raw;
+    const tnl_forward_events *events;
+    void *user;
+} tnl_forward_options;
+
 /* All the streams that one owner forwards. */
 typedef struct tnl_forwarder tnl_forwarder;
 
 int tnl_forwarder_new(tnl_forwarder **out, tnl_loop *loop);
 
 /* Takes the stream (sets its events, releases it in the end). When the upstream cannot be reached
- * the stream is reset with TUNNEL_E_REFUSED, TIMEOUT, TLS, ... and the reason. u is used during the
- * call only. 0 or TUNNEL_E_NOMEM, INVALID (then the stream is not taken).
+ * the stream is reset with TUNNEL_E_REFUSED, TIMEOUT, TLS, ... and the reason. u and o (NULL: none)
+ * are used during the call only. 0 or TUNNEL_E_NOMEM, INVALID (then the stream is not taken).
  *
- * The upstream's end of its direction is passed on and the stream lives until the visitor's side
- * has ended, too. Any other end of the connection resets the stream; what the upstream said until
- * then arrives first. */
-int tnl_forward_start(tnl_forwarder *f, tnl_stream *s, const tnl_upstream *u);
+ * The connection's end of its direction is passed on, and so is the stream's; the stream lives
+ * until both have ended. Any other end of the one resets the other, after what was read from it has
+ * been sent, if that takes no longer than a second. */
+int tnl_forward_start(tnl_forwarder *f, tnl_stream *s, const tnl_upstream *u,
+                      const tnl_forward_options *o);
+
+/* The same with a connection that is there already, paused and ready; early[0..n) was read from it,
+ * at most TNL_FORWARD_EARLY bytes, and goes first. 0 or TUNNEL_E_NOMEM, INVALID: then neither
+ * stream nor connection is taken. */
+int tnl_forward_join(tnl_forwarder *f, tnl_stream *s, tnl_conn *c, const uint8_t *early, size_t n,
+                     const tnl_forward_options *o);
 
 size_t tnl_forwarder_count(const tnl_forwarder *f);
 
-/* Ends everything at once; streams are released (reset), connections closed. gone() (may be NULL)
- * comes later, when the last connection is closed and the forwarder is freed. */
+/* Ends everything at once; streams are released (reset), connections reset; over() tells
+ * TUNNEL_E_GONE, for some from inside this call. gone() (may be NULL) comes later, when the last
+ * connection is closed and the forwarder is freed. */
 void tnl_forwarder_free(tnl_forwarder *f, void (*gone)(void *user), void *user);
 
 #endif

@@ -184,6 +184,11 @@ uint64_t tnl_loop_now(const tnl_loop *l)
     return uv_now(l->uv);
 }
 
+uint64_t tnl_loop_clock_us(void)
+{
+    return uv_hrtime() / 1000;
+}
+
 uint8_t *tnl_loop_scratch(tnl_loop *l)
 {
     return l->scratch;

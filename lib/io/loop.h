@@ -43,6 +43,9 @@ void *tnl_loop_uv(tnl_loop *l);
 /* Milliseconds of a monotonic clock, as of the start of this turn. */
 uint64_t tnl_loop_now(const tnl_loop *l);
 
+/* Microseconds of the same clock, as of now: for measuring how long things took. */
+uint64_t tnl_loop_clock_us(void);
+
 /*
  * A 64 KiB scratch buffer for reads whose bytes are used up before the callback returns. Shared by
  * everything on the loop: never keep a pointer into it.

@@ -40,7 +40,7 @@ static void on_accept(void *user, tnl_conn *c)
 static void on_open(void *user, tnl_stream *s)
 {
     rig *r = user;
-    r->rc = tnl_forward_start(r->forwarder, s, &r->upstream);
+    r->rc = tnl_forward_start(r->forwarder, s, &r->upstream, NULL);
 }
 
 static void on_gone(void *user)
