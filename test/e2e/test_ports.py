@@ -235,13 +235,14 @@ def test_what_was_cut_short_does_not_look_whole(start, how):
             relay.drop_all()
         else:
             (client if how == "client killed" else server).proc.kill()
-        with pytest.raises(ConnectionResetError):
-            while down.sock.recv(1 << 18):
-                pass
+        if how != "server killed":  # then the kernel closes for it, in its own way
+            with pytest.raises(ConnectionResetError):
+                while down.sock.recv(1 << 18):
+                    pass
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             while True:
                 up.send(bytes(65536))
-    if how != "client killed":  # then the kernel closes for it, in its own way
+    if how != "client killed":
         eventually(lambda: seen, "the upstream sees an end")
         assert seen == ["reset"]
 
