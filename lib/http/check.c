@@ -361,10 +361,6 @@ int tnl_http_check_request(tnl_http_head *h, tnl_http_fault *f)
         rc = read_upgrade(h, f);
     if (!rc)
         rc = read_expect(h, f);
-    /* A server may ignore an upgrade; with a body in between, where the new protocol begins would
-     * be open to doubt. */
-    if (!rc && h->framing != TNL_HTTP_NO_BODY)
-        h->upgrade = false;
     return rc;
 }
 

@@ -144,6 +144,8 @@ static void add_fields(appender *a, const tnl_http_head *h, bool request, bool k
 /* The Upgrade fields as they came, and Connection: Upgrade. */
 static void add_upgrade(appender *a, const tnl_http_head *h)
 {
+    if (!tnl_http_find(h, "Upgrade"))
+        return;
     add_text(a, "Connection: Upgrade\r\n");
     for (size_t i = 0; i < h->field_count; i++)
         if (tnl_http_is(h->fields[i].name, "Upgrade"))
@@ -235,6 +237,9 @@ int tnl_http_write_response(tnl_buf *out, const tnl_http_head *h,
         add_upgrade(&a, h);
     } else if (!interim) {
         bool bodiless = h->status == 204;
+        /* What it takes is the point of that answer (RFC 9110 section 15.5.22). */
+        if (h->status == 426 && o->minor > 0 && !h->h2c)
+            add_upgrade(&a, h);
         if (h->has_content_length && !bodiless)
             add_length(&a, h->content_length);
         else if (framing == TNL_HTTP_CHUNKED)

@@ -64,7 +64,8 @@ typedef struct tnl_http_head {
     /* --- both */
     int minor;       /* HTTP/1.minor: 0 or 1 */
     bool keep_alive; /* what the message says about its connection */
-    bool upgrade;    /* Connection: upgrade and an Upgrade field; requests: HTTP/1.1, no body */
+    bool upgrade;    /* Connection: upgrade and an Upgrade field, in HTTP/1.1. A new protocol
+                        begins behind the request's body (RFC 9110 section 7.8) */
     bool h2c;        /* that Upgrade offers h2c: then upgrade is false, as if it were not there */
     tnl_http_framing framing;
     bool has_content_length;

@@ -217,6 +217,8 @@ void tnl_visitor_on_room(tnl_visitor *v)
 
 int tnl_visitor_on_head(tnl_visitor *v, const tnl_http_head *h)
 {
+    if (h->status == 101 && !v->request_done)
+        return TUNNEL_E_PROTOCOL; /* the new protocol begins behind the request */
     if (h->status >= 200 && !v->request_done)
         v->close_after = true; /* an early answer: what is left of the upload is not waited for */
     tnl_http_response_options o = {.minor = v->minor, .close = v->close_after};
@@ -231,6 +233,8 @@ int tnl_visitor_on_head(tnl_visitor *v, const tnl_http_head *h)
         /* What the visitor sent behind its request belongs to the new protocol. */
         rc = write_all(v, tnl_buf_bytes(&v->ahead), tnl_buf_len(&v->ahead));
         tnl_buf_free(&v->ahead);
+        if (rc == 0 && v->eof_seen)
+            tnl_stream_fin(v->up->stream);
         tnl_conn_resume(v->conn);
         return rc;
     }
@@ -351,8 +355,12 @@ void tnl_visitor_tunnel_fin(tnl_visitor *v)
     tnl_visitor_flush(v);
     if (v->closing)
         return;
-    if (v->eof_seen)
+    tnl_conn_shutdown(v->conn);
+    tnl_visitor_maybe_over(v);
+}
+
+void tnl_visitor_maybe_over(tnl_visitor *v)
+{
+    if (v->eof_seen && v->up->ended && !tnl_conn_pending(v->conn))
         tnl_visitor_finish(v);
-    else
-        tnl_conn_shutdown(v->conn);
 }

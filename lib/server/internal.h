@@ -217,6 +217,9 @@ int tnl_up_open(tnl_up **out, tnl_tunnel *t, const tnl_open *o);
 void tnl_up_give_back(tnl_up *u, bool request_done);
 /* Releases the stream (resets it if it is not over) and frees. */
 void tnl_up_drop(tnl_up *u);
+/* After a 101: the visitor's connection broke. What it had said goes to the service first, for a
+ * while (TNL_LEAVE_MS). */
+void tnl_up_break(tnl_up *u, int error, const char *text);
 void tnl_up_sweep(tnl_tunnel *t, uint64_t now);
 
 /* exchange.c: what the stream tells the visitor it is bound to. In each of these the visitor may

@@ -264,14 +264,28 @@ void tnl_up_give_back(tnl_up *u, bool request_done)
     }
 }
 
+void tnl_up_break(tnl_up *u, int error, const char *text)
+{
+    tnl_stream_break(u->stream, error, text);
+    if (!u->tunnel) {
+        tnl_up_drop(u); /* nobody looks after it any more */
+        return;
+    }
+    u->visitor = NULL;
+    u->leaving = true;
+    u->idle_since = tnl_loop_now(u->tunnel->peer->server->loop);
+}
+
 void tnl_up_sweep(tnl_tunnel *t, uint64_t now)
 {
     for (tnl_list *n = t->ups.next, *next; n != &t->ups; n = next) {
         tnl_up *u = TNL_CONTAINER(n, tnl_up, of_tunnel);
         next = n->next;
-        if (u->leaving && now - u->idle_since >= TNL_LEAVE_MS)
+        if (u->leaving && now - u->idle_since >= TNL_LEAVE_MS) {
+            tnl_stream_reset(u->stream, TUNNEL_E_CANCELED, NULL);
             tnl_up_drop(u);
-        else if (!tnl_list_empty(&u->idle) && now - u->idle_since >= u->keep_ms)
+        } else if (!tnl_list_empty(&u->idle) && now - u->idle_since >= u->keep_ms) {
             leave(u);
+        }
     }
 }

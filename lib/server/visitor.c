@@ -81,7 +81,12 @@ static void visitor_free(tnl_visitor *v)
 static void on_closed(void *user, int error, const char *detail)
 {
     tnl_visitor *v = user;
-    (void)detail;
+    tnl_up *u = v->up;
+    if (u && u->upgraded && error) {
+        tnl_exchange_tell(v);
+        v->up = NULL;
+        tnl_up_break(u, error, detail);
+    }
     if (v->tls && !v->ready && error)
         v->server->stats.bad_handshakes++;
     end(v);
@@ -367,8 +372,12 @@ static void on_eof(void *user)
     if (upgraded(v)) {
         v->eof_seen = true;
         tnl_stream_fin(v->up->stream);
-        if (v->up->ended)
-            tnl_visitor_finish(v);
+        tnl_visitor_maybe_over(v);
+        return;
+    }
+    if (v->upgrade_asked && v->up && v->request_done && !v->answered) {
+        /* It may have said all there is to say in the new protocol already. */
+        v->eof_seen = v->close_after = true;
         return;
     }
     /* A visitor who ends its direction has left, as for nginx; an answer that is complete still
@@ -382,10 +391,13 @@ static void on_eof(void *user)
 static void on_drained(void *user)
 {
     tnl_visitor *v = user;
-    if (v->up)
+    if (v->up) {
         tnl_stream_resume(v->up->stream);
-    else if (v->response_done)
+        if (upgraded(v))
+            tnl_visitor_maybe_over(v);
+    } else if (v->response_done) {
         tnl_loop_defer(v->server->loop, &v->go_on);
+    }
 }
 
 /* Bytes of the answer that have left this process, but for a constant. */

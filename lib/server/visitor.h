@@ -51,7 +51,7 @@ struct tnl_visitor {
     bool link_taken; /* the connection has become a client's link */
     bool head_request;
     bool upgrade_asked;
-    bool eof_seen;      /* upgraded: the visitor has ended its direction */
+    bool eof_seen;      /* the visitor has ended its direction, after asking for an upgrade */
     bool trailers_sent; /* of the response */
     bool request_trailers_sent;
     bool told; /* the events about this request went out */
@@ -86,6 +86,8 @@ void tnl_exchange_tell(tnl_visitor *v);
 int tnl_exchange_request_body(tnl_visitor *v, const uint8_t *p, size_t n);
 int tnl_exchange_request_trailers(tnl_visitor *v, const tnl_http_field *f, size_t n);
 int tnl_exchange_request_end(tnl_visitor *v);
+/* Upgraded: ends the connection if both directions have ended and all was taken. */
+void tnl_visitor_maybe_over(tnl_visitor *v);
 
 /* visitor.c */
 /* Answers with a page (text) and ends the request; closes afterwards unless the request was

@@ -165,6 +165,11 @@ static void test_request_upgrade(void **state)
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
         "HTTP2-Settings: AA\r\n\r\n",
         &pass, "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+    check_request(
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        "Content-Length: 2\r\n\r\nhi",
+        &pass,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
 }
 
 static void test_request_body(void **state)
@@ -235,6 +240,14 @@ static void test_response_without_body(void **state)
         "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
         false, &new,
         "HTTP/1.1 101 S\r\nSec-WebSocket-Accept: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    check_response(
+        "HTTP/1.1 426 U\r\nUpgrade: websocket\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        false, &new,
+        "HTTP/1.1 426 U\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n");
+    check_response("HTTP/1.1 426 U\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", false, &new,
+                   "HTTP/1.1 426 U\r\nContent-Length: 0\r\n\r\n");
+    check_response("HTTP/1.1 400 B\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n", false, &new,
+                   "HTTP/1.1 400 B\r\nContent-Length: 0\r\n\r\n");
 }
 
 /* What is written for a request parses to the same request, and is then written the same. */

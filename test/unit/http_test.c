@@ -252,13 +252,16 @@ static const trace_row fields[] = {
      "GET / - 0 close none ."},
     {"upgrade with a body",
      TRACE_IN(POST "Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 2\r\n\r\nxy"),
-     "POST / a 1 keep len=2 [xy] ."},
+     "POST / a 1 keep len=2 upgrade [xy] ."},
+    {"upgrade with a length of 0",
+     TRACE_IN(POST "Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 0\r\n\r\n" GET "\r\n"),
+     "POST / a 1 keep len=0 upgrade . " GOT " ."},
     {"upgrade with a chunked body",
      TRACE_IN(
          POST
          "Connection: upgrade\r\nUpgrade: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n" GET
          "\r\n"),
-     POSTED " [xy] . " GOT " ."},
+     POSTED " upgrade [xy] . " GOT " ."},
     {"h2c",
      TRACE_IN(
          GET
