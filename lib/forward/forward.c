@@ -12,7 +12,6 @@ enum {
     CONNECT_TIMEOUT_MS = 10000,
     LEAST_WISH = 4 * 1024,
     MOST_WISH = 64 * 1024,
-    LAST_WORDS_MS = 1000, /* for what was read before a connection broke to be sent */
     WHY = 200,
 };
 
@@ -35,8 +34,7 @@ typedef struct pump {
     tnl_dial *dial;
     const tnl_forward_events *events; /* NULL: none */
     void *user;
-    uint8_t *head;    /* NULL: none, or written */
-    tnl_timer *limit; /* of `resetting` */
+    uint8_t *head; /* NULL: none, or written */
     uint64_t started_us;
     uint64_t to_conn;
     uint64_t to_stream;
@@ -44,12 +42,10 @@ typedef struct pump {
     size_t head_n;
     char *why; /* of error; NULL: its usual text */
     int error; /* the first thing that went wrong */
-    bool raw;
+    bool patient;
     bool fin_from_stream; /* the stream's side ended */
     bool shut;            /* and the connection has been told */
     bool fin_from_conn;   /* the connection's side ended */
-    bool deaf;            /* the connection is gone: what still comes for it is dropped */
-    bool resetting;       /* and the stream is to be reset, once all is sent */
 } pump;
 
 static void tell_over(const pump *p, const tnl_forward_end *end)
@@ -73,7 +69,6 @@ static void pump_free(pump *p)
     if (f->freed && f->count == 0)
         tnl_loop_defer(f->loop, &f->ending);
     tell_over(p, &end);
-    tnl_timer_free(p->limit);
     tnl_free(p->head);
     tnl_free(p->why);
     tnl_free(p);
@@ -101,47 +96,13 @@ static void note(pump *p, int error, const char *text, size_t n)
 /* The stream's side has ended: so does the connection, once its own side has. */
 static void end_conn(pump *p)
 {
-    if (p->fin_from_conn && !p->raw)
+    if (p->fin_from_conn && !p->patient)
         tnl_conn_finish(p->conn);
     else if (!p->shut)
         tnl_conn_shutdown(p->conn);
     p->shut = true;
-    if (p->fin_from_conn && p->raw && !tnl_conn_pending(p->conn))
+    if (p->fin_from_conn && p->patient && !tnl_conn_pending(p->conn))
         tnl_conn_close(p->conn);
-}
-
-/* --- the connection broke --------------------------------------------------------------------- */
-
-static void reset_now(pump *p)
-{
-    tnl_stream_reset(p->stream, p->error, p->why);
-    release_stream(p);
-    pump_free(p);
-}
-
-static void on_limit(void *user)
-{
-    reset_now(user);
-}
-
-/* What was read before is sent first: a reset takes back what waits. */
-static void reset_stream(pump *p)
-{
-    p->deaf = p->resetting = true;
-    if (tnl_stream_flushed(p->stream)) {
-        reset_now(p);
-        return;
-    }
-    /* After the connection's end a visitor who is slow to read is waited for. */
-    if (!p->fin_from_conn) {
-        if (tnl_timer_new(&p->limit, p->owner->loop, on_limit, p)) {
-            reset_now(p);
-            return;
-        }
-        tnl_timer_start(p->limit, LAST_WORDS_MS);
-    }
-    tnl_stream_want_room(p->stream);
-    tnl_stream_resume(p->stream);
 }
 
 /* --- stream to connection --------------------------------------------------------------------- */
@@ -149,8 +110,6 @@ static void reset_stream(pump *p)
 static size_t stream_data(void *user, const uint8_t *bytes, size_t n)
 {
     pump *p = user;
-    if (p->deaf)
-        return n;
     if (!p->conn || tnl_conn_pending(p->conn))
         return 0;
     tnl_iov v = {bytes, n};
@@ -165,12 +124,8 @@ static void stream_fin(void *user)
 {
     pump *p = user;
     p->fin_from_stream = true;
-    if (p->deaf && p->fin_from_conn) {
-        release_stream(p);
-        pump_free(p);
-    } else if (p->conn) {
+    if (p->conn)
         end_conn(p);
-    }
 }
 
 static void stream_reset(void *user, uint32_t code, const char *text, size_t n)
@@ -192,10 +147,6 @@ static void stream_room(void *user)
     pump *p = user;
     if (p->conn)
         tnl_conn_resume(p->conn);
-    else if (p->resetting && tnl_stream_flushed(p->stream))
-        reset_now(p);
-    else if (p->resetting)
-        tnl_stream_want_room(p->stream);
 }
 
 static const tnl_stream_events stream_events = {
@@ -246,18 +197,12 @@ static void conn_closed(void *user, int error, const char *detail)
 {
     pump *p = user;
     p->conn = NULL;
-    bool whole = p->fin_from_conn && p->fin_from_stream;
     note(p, error, detail, strlen(detail));
-    if (p->stream && error && !whole && (p->raw || !p->fin_from_conn)) {
-        reset_stream(p);
-    } else if (p->stream && p->fin_from_conn && !p->fin_from_stream) {
-        /* All of the answer is on its way and must arrive: a reset would take back what waits. */
-        p->deaf = true;
-        tnl_stream_resume(p->stream);
-    } else {
-        release_stream(p);
-        pump_free(p);
-    }
+    /* All that the connection said is on its way and must arrive, before the news of its end. */
+    if (p->stream && error && !(p->fin_from_conn && p->fin_from_stream))
+        tnl_stream_break(p->stream, error, detail);
+    release_stream(p);
+    pump_free(p);
 }
 
 static const tnl_conn_events conn_events = {.space = conn_space,
@@ -345,7 +290,7 @@ static int pump_new(pump **out, tnl_forwarder *f, const tnl_forward_options *o)
     p->owner = f;
     p->events = o->events;
     p->user = o->user;
-    p->raw = o->raw;
+    p->patient = o->patient;
     p->wish = LEAST_WISH;
     p->started_us = tnl_loop_clock_us();
     *out = p;

@@ -52,14 +52,9 @@ enum { TNL_FORWARD_HEAD = 256, TNL_FORWARD_EARLY = 64 * 1024 };
 typedef struct tnl_forward_options {
     const uint8_t *head; /* written to the connection before anything else; copied, not counted */
     size_t head_n;       /* at most TNL_FORWARD_HEAD */
-    /*
-     * As TCP itself would have it: a connection that is reset after its end resets the stream, once
-     * all it brought is on its way; and at the end a slow reader is waited for as long as he takes.
-     * Otherwise, as HTTP wants it for an answer to half a request, the stream lives on then and
-     * what comes for the connection is dropped, so that its last words arrive however slow the
-     * other side is; and who takes nothing for 10 s at the end is given up.
-     */
-    bool raw;
+    /* When both directions have ended and bytes still wait for the connection: a reader who takes
+     * none is waited for as long as the connection lives, not just for 10 s. */
+    bool patient;
     const tnl_forward_events *events;
     void *user;
 } tnl_forward_options;
