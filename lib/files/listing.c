@@ -119,38 +119,44 @@ static int compare(const void *one, const void *two, void *user)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-/* Bytes of the character at s: 1 to 4; 0 when it is not UTF-8, or would act on what is around it
- * (control characters, those that turn the direction of writing). */
-static size_t harmless(const char *s)
+/* Bytes of the character at s. *shown is false for what is not UTF-8 (byte by byte), and for what
+ * would act on its surroundings: control characters, those that turn the direction of writing. */
+static size_t character(const char *s, bool *shown)
 {
+    static const unsigned least[] = {0, 0x20, 0xa0, 0x800, 0x10000};
     const unsigned char *p = (const unsigned char *)s;
     size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
     unsigned code = n == 1 ? p[0] : p[0] & (0x7fU >> n);
-    static const unsigned least[] = {0, 0x20, 0xa0, 0x800, 0x10000};
 
+    *shown = false;
     for (size_t i = 1; i < n; i++) {
         if ((p[i] & 0xc0) != 0x80)
-            return 0;
+            return 1;
         code = code << 6 | (p[i] & 0x3fU);
     }
-    if (p[0] == 0x7f || (p[0] >= 0x80 && p[0] < 0xc2) || p[0] > 0xf4 || code < least[n] ||
-        code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-        return 0;
-    return (code >= 0x202a && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069) ? 0 : n;
+    if (p[0] == 0x7f || (n == 1 && code < least[n]))
+        return 1;
+    if ((n > 1 && p[0] < 0xc2) || p[0] > 0xf4 || code > 0x10ffff || (n > 2 && code < least[n]) ||
+        (code >= 0xd800 && code < 0xe000))
+        return 1;
+    *shown = code >= least[n] && !(code >= 0x202a && code <= 0x202e) &&
+             !(code >= 0x2066 && code <= 0x2069);
+    return n;
 }
 
 static int add_escaped(tnl_buf *page, const char *s)
 {
     int rc = 0;
     while (*s && !rc) {
-        size_t n = harmless(s);
-        if (n == 0)
+        bool shown;
+        size_t n = character(s, &shown);
+        if (!shown)
             rc = tnl_buf_adds(page, "\xef\xbf\xbd");
         else if (strchr("&<>\"'", *s))
             rc = tnl_buf_addf(page, "&#%d;", *s);
         else
             rc = tnl_buf_add(page, s, n);
-        s += n ? n : 1;
+        s += n;
     }
     return rc;
 }
