@@ -14,6 +14,7 @@ struct tnl_session {
     tnl_mux *mux;
     tnl_list links;
     tnl_timer *timer;
+    uint64_t due; /* when it fires, while it is active */
     tnl_task ending;
     bool over;
     int error;
@@ -42,6 +43,20 @@ static void on_event(void *user, const uint8_t *map, size_t n)
         s->events->event(s->user, map, n);
 }
 
+static void on_datagram(void *user, const tnl_datagram *d)
+{
+    tnl_session *s = user;
+    if (s->events->datagram && !s->over)
+        s->events->datagram(s->user, d);
+}
+
+static void on_dropped(void *user, uint64_t count)
+{
+    tnl_session *s = user;
+    if (s->events->dropped && !s->over)
+        s->events->dropped(s->user, count);
+}
+
 static void on_retired(void *user)
 {
     tnl_session *s = user;
@@ -58,15 +73,18 @@ static void on_wake(void *user, void *link_user)
 static const tnl_mux_events mux_events = {.open = on_open,
                                           .control = on_control,
                                           .event = on_event,
+                                          .datagram = on_datagram,
+                                          .dropped = on_dropped,
                                           .wake = on_wake,
                                           .retired = on_retired};
 
 static void rearm(tnl_session *s)
 {
     uint64_t expiry = s->over ? UINT64_MAX : tnl_mux_expiry(s->mux);
-    if (expiry == UINT64_MAX || tnl_timer_active(s->timer))
+    if (expiry == UINT64_MAX || (tnl_timer_active(s->timer) && s->due <= expiry))
         return;
     uint64_t now = tnl_loop_now(s->loop);
+    s->due = expiry;
     tnl_timer_start(s->timer, expiry > now ? expiry - now : 0);
 }
 
@@ -123,6 +141,15 @@ int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *con
 tnl_mux *tnl_session_mux(tnl_session *s)
 {
     return s->over ? NULL : s->mux;
+}
+
+int tnl_session_datagram(tnl_session *s, const tnl_datagram *d)
+{
+    if (s->over)
+        return TUNNEL_E_GONE;
+    int rc = tnl_mux_datagram(s->mux, d, tnl_loop_now(s->loop));
+    rearm(s);
+    return rc;
 }
 
 static void end(tnl_session *s, int error, const char *detail)

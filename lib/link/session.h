@@ -17,6 +17,8 @@ typedef struct tnl_session_events {
     void (*open)(void *user, tnl_stream *s, const uint8_t *map, size_t n);
     int (*control)(void *user, uint8_t type, const uint8_t *p, size_t n);
     void (*event)(void *user, const uint8_t *map, size_t n); /* optional */
+    void (*datagram)(void *user, const tnl_datagram *d);     /* optional */
+    void (*dropped)(void *user, uint64_t count); /* optional; datagrams, see tnl_mux_events */
     void (*retired)(void *user); /* optional; a stream slot is free again */
     /* Over; once, also after tnl_session_close(). Its streams have been told reset() before. The
      * pointer is valid until the callback returns. error: 0 closed by this end, a TUNNEL_E_ code
@@ -29,6 +31,10 @@ int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *con
 
 /* The mux, for opening streams and sending control messages; NULL once the session is closing. */
 tnl_mux *tnl_session_mux(tnl_session *s);
+
+/* tnl_mux_datagram() for a session: use this, as it keeps the time. TUNNEL_E_GONE also when it is
+ * closing. */
+int tnl_session_datagram(tnl_session *s, const tnl_datagram *d);
 
 /* Ends the session: links get CLOSE with the code (a TUNNEL_E_ code; 0: a plain end) and close,
  * streams are reset. closed() comes at the end of this loop turn. Again: no-op. */

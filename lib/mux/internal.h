@@ -114,6 +114,14 @@ struct tnl_stream {
     recv_half in;
 };
 
+/* A datagram on its way out. */
+typedef struct outgoing {
+    tnl_list node;  /* in mux->datagrams; in none while a link cuts it */
+    uint64_t since; /* when it was queued */
+    tnl_datagram_piece piece; /* what of it comes next; its payload lies at `bytes` */
+    uint8_t bytes[];
+} outgoing;
+
 struct tnl_mux_link {
     tnl_mux *mux;
     tnl_list node;
@@ -122,7 +130,9 @@ struct tnl_mux_link {
     tnl_list capped;  /* those that wait for the in-flight bound alone, in turn */
     tnl_list acks;    /* those with an ACK to send */
     tnl_buf end_acks; /* encoded ACK frames for FIN and RESET */
-    uint32_t bit;     /* in tnl_mux.link_bits */
+    outgoing *cut;    /* a datagram of which a part has been sent */
+    tnl_joiner joiner;
+    uint32_t bit; /* in tnl_mux.link_bits */
     size_t inflight;
     size_t max_inflight;
     bool draining;
@@ -147,6 +157,9 @@ struct tnl_mux {
     tnl_list lazy_acks;
     tnl_list failed;
     tnl_buf event_queue; /* encoded EVENT frames */
+    tnl_list datagrams;  /* outgoing, the oldest first */
+    size_t datagram_bytes; /* of all outgoing, those that are cut included */
+    uint32_t datagram_number;
     uint64_t lazy_since;
     size_t lazy_bytes; /* of streams that arrived since lazy ACKs were last sent */
     uint64_t now;
@@ -170,6 +183,8 @@ void tnl_mux_settle(tnl_stream *s);
 void tnl_mux_set_now(tnl_mux *m, uint64_t now_ms);
 void tnl_mux_pin(tnl_stream *s);
 void tnl_mux_link_free(tnl_mux_link *l);
+/* The link with the least in flight; one that drains only when there is no other. NULL: none. */
+tnl_mux_link *tnl_mux_best_link(const tnl_mux *m);
 
 /* send.c */
 /* There may be something new to send: puts the stream in line, wakes its link. */
@@ -189,6 +204,21 @@ void tnl_mux_acked(tnl_stream *s, uint64_t received);
 uint64_t tnl_mux_received(const tnl_stream *s);
 /* The peer's direction has ended and nothing of it is missing. */
 bool tnl_mux_in_complete(const tnl_stream *s);
+
+/* datagram.c */
+/* Frames of datagrams into out[0..cap); returns how many bytes. */
+size_t tnl_mux_put_datagrams(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap);
+void tnl_mux_on_datagram(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f);
+/* Drops those that wait for too long. */
+void tnl_mux_expire_datagrams(tnl_mux *m);
+/* When that is due; UINT64_MAX: nothing waits. */
+uint64_t tnl_mux_datagram_expiry(const tnl_mux *m);
+/* The clock was set back. */
+void tnl_mux_redate_datagrams(tnl_mux *m);
+/* A link goes: what it has cut is lost, what waits goes over another one, if there is one. */
+void tnl_mux_datagrams_leave(tnl_mux *m, tnl_mux_link *l);
+/* Drops all that waits, without a word. */
+void tnl_mux_free_datagrams(tnl_mux *m);
 
 /* stream.c */
 /* Calls data() with what the ring holds, then fin() when it is time. */

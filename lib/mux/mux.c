@@ -38,6 +38,7 @@ int tnl_mux_new(tnl_mux **out, const tnl_mux_config *config, const tnl_mux_event
     tnl_list_init(&m->unacked_opens);
     tnl_list_init(&m->lazy_acks);
     tnl_list_init(&m->failed);
+    tnl_list_init(&m->datagrams);
     tnl_buf_init(&m->control_in, TNL_CONTROL_HEADER + TNL_MESSAGE_MAX);
     tnl_buf_init(&m->event_queue, TNL_MUX_MAX_EVENTS);
     m->control = tnl_mux_stream_new(m, 0, true);
@@ -64,6 +65,8 @@ static void stream_free(tnl_stream *s)
 void tnl_mux_link_free(tnl_mux_link *l)
 {
     tnl_buf_free(&l->end_acks);
+    tnl_joiner_free(&l->joiner);
+    tnl_free(l->cut);
     tnl_free(l);
 }
 
@@ -80,6 +83,7 @@ void tnl_mux_free(tnl_mux *m)
     tnl_map_free(&m->streams);
     tnl_buf_free(&m->control_in);
     tnl_buf_free(&m->event_queue);
+    tnl_mux_free_datagrams(m);
     tnl_free(m);
 }
 
@@ -228,8 +232,7 @@ int tnl_mux_open(tnl_mux *m, tnl_stream **out, const uint8_t *map, size_t n,
 
 /* --- links ------------------------------------------------------------------------------------ */
 
-/* The link with the least in flight; one that drains only when there is no other. */
-static tnl_mux_link *best_link(const tnl_mux *m)
+tnl_mux_link *tnl_mux_best_link(const tnl_mux *m)
 {
     tnl_mux_link *best = NULL;
     for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
@@ -245,7 +248,7 @@ static tnl_mux_link *best_link(const tnl_mux *m)
 void tnl_mux_pin(tnl_stream *s)
 {
     tnl_list_remove(&s->on_link);
-    s->link = best_link(s->mux);
+    s->link = tnl_mux_best_link(s->mux);
     if (!s->link) {
         tnl_list_add_tail(&s->mux->orphans, &s->on_link);
         return;
@@ -316,7 +319,7 @@ tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, void *link_user)
         if (other->draining)
             move_streams(&other->streams);
     }
-    if (tnl_buf_len(&m->event_queue))
+    if (tnl_buf_len(&m->event_queue) || !tnl_list_empty(&m->datagrams))
         tnl_mux_wake(l);
     return l;
 }
@@ -328,6 +331,7 @@ void tnl_mux_link_lost(tnl_mux *m, tnl_mux_link *l)
     for (tnl_list *n = m->all.next; n != &m->all; n = n->next)
         TNL_CONTAINER(n, tnl_stream, all)->fin_links &= ~l->bit;
     move_streams(&l->streams);
+    tnl_mux_datagrams_leave(m, l);
     if (l->pulling)
         l->lost = true;
     else
@@ -337,9 +341,12 @@ void tnl_mux_link_lost(tnl_mux *m, tnl_mux_link *l)
 void tnl_mux_link_drain(tnl_mux *m, tnl_mux_link *l)
 {
     l->draining = true;
-    tnl_mux_link *best = best_link(m);
-    if (best && !best->draining)
+    tnl_mux_link *best = tnl_mux_best_link(m);
+    if (best && !best->draining) {
         move_streams(&l->streams);
+        if (!tnl_list_empty(&m->datagrams))
+            tnl_mux_wake(best);
+    }
 }
 
 /* --- control and events ----------------------------------------------------------------------- */
@@ -401,7 +408,7 @@ void tnl_mux_event(tnl_mux *m, const uint8_t *map, size_t n)
 {
     tnl_frame f = {.type = TNL_FRAME_EVENT, .rest = map, .rest_len = n};
     size_t size = tnl_frame_size(&f);
-    tnl_mux_link *link = best_link(m);
+    tnl_mux_link *link = tnl_mux_best_link(m);
     uint8_t *p = link && n <= TNL_MUX_MAX_EVENT ? tnl_buf_reserve(&m->event_queue, size) : NULL;
     if (!p || !tnl_frame_encode(p, size, &f)) {
         m->stats.events_dropped++;
@@ -417,17 +424,21 @@ uint64_t tnl_mux_expiry(const tnl_mux *m)
 {
     if (!tnl_list_empty(&m->failed))
         return m->now;
-    if (!tnl_list_empty(&m->lazy_acks))
-        return m->lazy_since + TNL_MUX_ACK_DELAY_MS;
-    return UINT64_MAX;
+    uint64_t datagrams = tnl_mux_datagram_expiry(m);
+    uint64_t acks = tnl_list_empty(&m->lazy_acks) ? UINT64_MAX
+                                                  : m->lazy_since + TNL_MUX_ACK_DELAY_MS;
+    return datagrams < acks ? datagrams : acks;
 }
 
 void tnl_mux_set_now(tnl_mux *m, uint64_t now_ms)
 {
+    bool back = now_ms < m->now;
     m->now = now_ms;
     /* A clock that was set back must not make acknowledgements late. */
     if (m->lazy_since > now_ms)
         m->lazy_since = now_ms;
+    if (back)
+        tnl_mux_redate_datagrams(m);
 }
 
 void tnl_mux_tick(tnl_mux *m, uint64_t now_ms)
@@ -442,4 +453,5 @@ void tnl_mux_tick(tnl_mux *m, uint64_t now_ms)
     }
     if (now_ms - m->lazy_since >= TNL_MUX_ACK_DELAY_MS)
         tnl_mux_flush_acks(m);
+    tnl_mux_expire_datagrams(m);
 }

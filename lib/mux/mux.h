@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "wire/datagram.h"
 #include "wire/frame.h"
 #include "wire/message.h"
 
@@ -20,6 +21,9 @@
  * Memory: a stream's send ring holds at most TNL_MUX_MAX_SEND bytes, its receive ring at most its
  * window; the windows of all streams together never exceed what max_streams first windows need plus
  * the configured surplus.
+ *
+ * Datagrams pass it too, and are the opposite: ahead of stream data, never kept, never sent again, and
+ * dropped, the oldest first, when they wait for too long or are too many.
  *
  * Callbacks may call every function here except tnl_mux_free() and, for what is on the stack
  * already, tnl_mux_frame(), tnl_mux_pull() and tnl_mux_tick(). wake() may call nothing here.
@@ -42,6 +46,8 @@ enum {
     TNL_MUX_ACK_DELAY_MS = 50,      /* how long an acknowledgement that is not urgent may wait */
     TNL_MUX_MAX_RESET_TEXT = 256,
     TNL_MUX_MAX_OPEN_MAP = 1024,
+    TNL_MUX_MAX_DATAGRAMS = 256 * 1024, /* bytes of datagrams waiting, their upkeep included */
+    TNL_MUX_DATAGRAM_AGE_MS = 500,      /* how long one may wait until its first byte is sent */
 };
 
 typedef struct tnl_stream_events {
@@ -71,6 +77,12 @@ typedef struct tnl_mux_events {
     int (*control)(void *user, uint8_t type, const uint8_t *p, size_t n);
     /* An EVENT frame's map. Optional. */
     void (*event)(void *user, const uint8_t *map, size_t n);
+    /* A datagram arrived, of whatever tunnel and flow the peer says; d is the callback's until it
+     * returns. Optional. */
+    void (*datagram)(void *user, const tnl_datagram *d);
+    /* So many datagrams were dropped, of ours that waited or of the peer's that came incomplete. May
+     * call nothing here. Optional. */
+    void (*dropped)(void *user, uint64_t count);
     /* The link has something to send: pull from it soon, but not from here, since it comes out of
      * the middle of anything. Comes again only after a pull that returned 0. */
     void (*wake)(void *user, void *link_user);
@@ -96,6 +108,9 @@ typedef struct tnl_mux_stats {
     uint64_t late;      /* frames of retired streams */
     uint64_t events_dropped;
     uint64_t opened; /* streams, by either end */
+    uint64_t datagrams_in;
+    uint64_t datagrams_out;
+    uint64_t datagrams_dropped; /* by this end, on the way out or in */
 } tnl_mux_stats;
 
 /* 0, TUNNEL_E_NOMEM, TUNNEL_E_INVALID (a limit outside its range). */
@@ -131,8 +146,8 @@ void tnl_mux_link_lost(tnl_mux *m, tnl_mux_link *l);
 void tnl_mux_link_drain(tnl_mux *m, tnl_mux_link *l);
 
 /*
- * One frame, or piece of a DATA frame, that arrived on the link: OPEN, DATA, FIN, RESET, ACK or
- * EVENT. 0, or why the session must end: TUNNEL_E_PROTOCOL, TUNNEL_E_NOMEM, or what control()
+ * One frame, or piece of a DATA frame, that arrived on the link: OPEN, DATA, FIN, RESET, ACK, EVENT
+ * or DATAGRAM. 0, or why the session must end: TUNNEL_E_PROTOCOL, TUNNEL_E_NOMEM, or what control()
  * returned.
  */
 int tnl_mux_frame(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f, uint64_t now_ms);
@@ -154,6 +169,16 @@ int tnl_mux_control(tnl_mux *m, uint8_t type, const uint8_t *p, size_t n);
 /* Sends an event of at most TNL_MUX_MAX_EVENT bytes if there is a link and room for it, else drops
  * and counts it. */
 void tnl_mux_event(tnl_mux *m, const uint8_t *map, size_t n);
+
+/* --- datagrams -------------------------------------------------------------------------------- */
+
+/*
+ * Sends a datagram if it can: it is copied and waits for the next batches of a link, where it goes ahead
+ * of stream data but leaves that half of each. When too much waits, the oldest are dropped. 0;
+ * TUNNEL_E_GONE (there is no link), NOMEM: then it was dropped too; INVALID (no tunnel or flow, too
+ * long).
+ */
+int tnl_mux_datagram(tnl_mux *m, const tnl_datagram *d, uint64_t now_ms);
 
 /* --- streams ---------------------------------------------------------------------------------- */
 

@@ -324,6 +324,10 @@ int tnl_mux_frame(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f, uint64_t now_
             m->events->event(m->user, f->rest, f->rest_len);
         return 0;
     }
+    if (f->type == TNL_FRAME_DATAGRAM) {
+        tnl_mux_on_datagram(m, l, f);
+        return 0;
+    }
     tnl_stream *s = find(m, f->stream);
     if (!s && f->type != TNL_FRAME_OPEN)
         return was_opened(m, f->stream) ? on_retired(m, l, f) : TUNNEL_E_PROTOCOL;

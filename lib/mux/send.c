@@ -316,6 +316,13 @@ static void put_streams(batch *b, tnl_mux_link *l)
     }
 }
 
+static void put_datagrams(batch *b, tnl_mux_link *l, size_t most)
+{
+    size_t n = tnl_mux_put_datagrams(b->mux, l, b->p, most < b->left ? most : b->left);
+    b->p += n;
+    b->left -= n;
+}
+
 size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap)
 {
     batch b = {.mux = m, .p = out, .left = cap};
@@ -327,7 +334,11 @@ size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap)
     }
     put_acks(&b, l);
     put_queued(&b, &m->event_queue);
+    bool streams = next_turn(l) != NULL;
+    put_datagrams(&b, l, streams ? cap / 2 : cap);
     put_streams(&b, l);
+    if (streams)
+        put_datagrams(&b, l, cap);
     /* Callbacks may have made new ones. */
     if (b.left == cap)
         put_acks(&b, l);

@@ -46,6 +46,7 @@ static bool stream_fits(uint8_t type, uint64_t stream)
     case TNL_FRAME_OPEN:
     case TNL_FRAME_FIN:
     case TNL_FRAME_RESET:
+    case TNL_FRAME_DATAGRAM:
         return stream != 0;
     default:
         return stream == 0;
@@ -107,6 +108,18 @@ size_t tnl_frame_encode(uint8_t *out, size_t cap, const tnl_frame *f)
     }
     tnl_write_bytes(&w, f->rest, f->rest_len);
     return w.failed ? 0 : size;
+}
+
+size_t tnl_frame_encode_head(uint8_t *out, size_t cap, const tnl_frame *f)
+{
+    const layout *l = layout_of(f->type);
+    if (!l || l->fixed || f->rest_len > l->rest_max || !stream_fits(f->type, f->stream))
+        return 0;
+    tnl_writer w = tnl_writer_of(out, cap);
+    tnl_write_uint(&w, f->type, 1);
+    tnl_write_uint(&w, f->rest_len, 3);
+    tnl_write_uint(&w, f->stream, 8);
+    return w.failed ? 0 : (size_t)TNL_FRAME_HEADER;
 }
 
 size_t tnl_frame_encode_data_head(uint8_t *out, size_t cap, uint64_t stream, uint64_t offset,

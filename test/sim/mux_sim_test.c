@@ -2,7 +2,7 @@
 /*
  * Two ends of a session under random schedules: links that deliver in random pieces, die at any
  * byte and come back, drain and overtake one another; streams that are written, stalled,
- * half-closed, reset and released at random; control messages, events, a clock that jumps, memory
+ * half-closed, reset and released at random; control messages, events, datagrams, a clock that jumps, memory
  * that fails; and, in runs of its own, a peer that lies.
  *
  * SIM_SEED=N   the first schedule (printed with every failure; default: another one every time)
@@ -275,6 +275,42 @@ static void on_event(void *user, const uint8_t *map, size_t n)
     w->event_seen[u->end][seq] = true;
 }
 
+/* What number n from `end` must be: so that a datagram shows where it belongs. */
+static tnl_datagram datagram_of(const world *w, int end, uint32_t n)
+{
+    uint64_t mixed = w->seed + n * 2 + (uint64_t)end;
+    tnl_datagram d = {.tunnel = 1 + mixed % 5, .flow = 1 + n, .port = (uint16_t)mixed};
+    d.family = (uint8_t)(mixed % 3 ? (mixed % 3) * 2 + 2 : 0);
+    d.n = w->datagram_size[end][n];
+    if (d.family == 0)
+        d.port = 0;
+    else
+        fill(d.address, d.family == 4 ? 4 : 16, w->seed, n);
+    return d;
+}
+
+/* Whole, of its own tunnel and flow, once, and behind the others of its link. */
+static void on_datagram(void *user, const tnl_datagram *d)
+{
+    const end_user *u = user;
+    world *w = u->w;
+    if (w->hostile)
+        return;
+    CHECK(w, d->flow >= 1 && d->flow <= w->datagrams_sent[!u->end]);
+    uint32_t n = (uint32_t)d->flow - 1;
+    tnl_datagram is = datagram_of(w, !u->end, n);
+    CHECK(w, !w->datagram_seen[u->end][n]);
+    w->datagram_seen[u->end][n] = true;
+    CHECK(w, d->tunnel == is.tunnel && d->family == is.family && d->port == is.port);
+    CHECK(w, memcmp(d->address, is.address, sizeof(is.address)) == 0);
+    CHECK(w, d->n == is.n && matches(d->p, d->n, w->seed + n, (uint64_t)!u->end));
+    wire_end *e = w->feeding[u->end];
+    CHECK(w, w->shuffle || n >= e->datagrams_to);
+    e->datagrams_to = n + 1;
+    w->datagrams++;
+    reenter(w);
+}
+
 static void on_wake(void *user, void *link_user)
 {
     const end_user *u = user;
@@ -292,6 +328,7 @@ static void on_retired(void *user)
 static const tnl_mux_events mux_events = {.open = on_open,
                                           .control = on_control,
                                           .event = on_event,
+                                          .datagram = on_datagram,
                                           .wake = on_wake,
                                           .retired = on_retired};
 
@@ -320,6 +357,25 @@ static void send_event(world *w)
     uint64_t dropped = tnl_mux_get_stats(w->mux[end])->events_dropped;
     tnl_mux_event(w->mux[end], map, n);
     w->events_sent[end] += tnl_mux_get_stats(w->mux[end])->events_dropped == dropped;
+}
+
+static void send_datagrams(world *w)
+{
+    static uint8_t bytes[TNL_DATAGRAM_MAX];
+    int end = (int)below(w, ENDS);
+    for (uint32_t burst = one_in(w, 4) ? below(w, 20) : 1; burst; burst--) {
+        uint32_t n = w->datagrams_sent[end];
+        if (n == MAX_DATAGRAMS_SENT)
+            return;
+        uint32_t most = one_in(w, 10) ? TNL_DATAGRAM_MAX : one_in(w, 3) ? 20000 : 1500;
+        w->datagram_size[end][n] = (uint16_t)below(w, w->one_byte ? 1500 : most + 1);
+        tnl_datagram d = datagram_of(w, end, n);
+        fill(bytes, d.n, w->seed + n, (uint64_t)end);
+        d.p = bytes;
+        w->datagrams_sent[end]++;
+        int rc = tnl_mux_datagram(w->mux[end], &d, w->now);
+        CHECK(w, rc == 0 || rc == TUNNEL_E_GONE || (rc == TUNNEL_E_NOMEM && w->failing));
+    }
 }
 
 static void tick(world *w)
@@ -408,7 +464,8 @@ static int on_frame(void *user, const tnl_frame *f)
 {
     feeding *d = user;
     world *w = d->w;
-    if (f->type != TNL_FRAME_EVENT && (f->type < TNL_FRAME_OPEN || f->type > TNL_FRAME_ACK))
+    w->feeding[d->e->end] = d->e;
+    if (f->type != TNL_FRAME_EVENT && f->type != TNL_FRAME_DATAGRAM && (f->type < TNL_FRAME_OPEN || f->type > TNL_FRAME_ACK))
         return 0;
     int rc = tnl_mux_frame(w->mux[d->e->end], d->link, f, w->now);
     if (rc)
@@ -579,11 +636,24 @@ static void mutate(world *w, uint8_t *p, size_t n)
         p[at + 4 + field * 8 + i] = (uint8_t)(number >> (56 - 8 * i));
 }
 
+/* The first or another piece of a datagram that may never become whole. */
+static void forge_piece(world *w, tnl_frame *f, uint8_t *bytes)
+{
+    tnl_datagram_piece m = {.d = {.tunnel = 1, .flow = 1 + below(w, 3), .n = below(w, 9000)},
+                            .number = below(w, 3),
+                            .total = (uint16_t)below(w, TNL_DATAGRAM_MAX + 1)};
+    m.offset = one_in(w, 2) ? 0 : (uint16_t)below(w, m.total + 1U);
+    size_t head = tnl_datagram_encode_head(bytes, TNL_DATAGRAM_HEAD_MAX, &m);
+    f->stream = m.d.flow;
+    f->rest_len = one_in(w, 4) ? below(w, 40) : head + m.d.n;
+}
+
 /* A frame made up from nothing. */
 static void forge(world *w)
 {
     static const uint8_t types[] = {TNL_FRAME_OPEN,  TNL_FRAME_DATA, TNL_FRAME_FIN,
-                                    TNL_FRAME_RESET, TNL_FRAME_ACK,  TNL_FRAME_EVENT};
+                                    TNL_FRAME_RESET, TNL_FRAME_ACK,  TNL_FRAME_EVENT,
+                                    TNL_FRAME_DATAGRAM};
     static uint8_t bytes[20000];
     wire_end *e = &w->wire[below(w, MAX_WIRES)].end[1];
     if (e->state != JOINED || w->depth)
@@ -595,6 +665,8 @@ static void forge(world *w)
     f.code = (uint32_t)next_random(w);
     f.rest = bytes;
     f.rest_len = f.type == TNL_FRAME_DATA ? 1 + below(w, sizeof(bytes) - 1) : below(w, 260);
+    if (f.type == TNL_FRAME_DATAGRAM)
+        forge_piece(w, &f, bytes);
     feeding d = {w, e, e->link};
     on_frame(&d, &f);
 }
@@ -612,8 +684,10 @@ static void act(world *w)
         send_control(w);
     else if (dice < 7)
         send_event(w);
-    else if (dice < 12)
+    else if (dice < 10)
         open_one(w);
+    else if (dice < 12)
+        send_datagrams(w);
     else if (dice < 15)
         disturb(w);
     else if (dice < 22)
@@ -826,7 +900,7 @@ static void run_many(bool hostile)
         skip();
     uint64_t seed = number_of("SIM_SEED", (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid());
     uint64_t count = number_of("SIM_COUNT", 10000);
-    uint64_t failed = 0, delivered = 0;
+    uint64_t failed = 0, delivered = 0, datagrams = 0;
     if (hostile && count >= 4)
         count /= 4;
     print_message("%s: SIM_SEED=%" PRIu64 " SIM_COUNT=%" PRIu64 "\n",
@@ -835,11 +909,13 @@ static void run_many(bool hostile)
         run(seed + i, hostile);
         failed += the_world.broken;
         delivered += the_world.delivered;
+        datagrams += the_world.datagrams;
     }
-    print_message("%" PRIu64 " bytes delivered; %" PRIu64 " sessions ended before their streams\n",
-                  delivered, failed);
+    print_message("%" PRIu64 " bytes and %" PRIu64 " datagrams delivered; %" PRIu64
+                  " sessions ended before their streams\n",
+                  delivered, datagrams, failed);
     if (!hostile)
-        assert_true(count < 100 || (failed < count / 4 && delivered > count));
+        assert_true(count < 100 || (failed < count / 4 && delivered > count && datagrams > count));
 }
 
 static void test_honest_ends(void **state)

@@ -23,6 +23,7 @@ enum {
     MAX_STEPS = 1200,
     MAX_ROUNDS = 20000,
     MAX_EVENTS_SENT = 64,
+    MAX_DATAGRAMS_SENT = 400,
     STOP = 1, /* from a frame callback: its link is gone */
 };
 
@@ -69,6 +70,7 @@ typedef struct wire_end {
     bool drained;
     bool busy; /* fed or pulled from right now */
     tnl_decoder decoder;
+    uint32_t datagrams_to; /* the number of the last datagram that came over it, + 1 */
     uint8_t *queue;
     size_t head;
     size_t tail;
@@ -103,6 +105,11 @@ struct world {
     uint32_t control_got[ENDS];
     uint32_t events_sent[ENDS];
     bool event_seen[ENDS][MAX_EVENTS_SENT];
+    uint32_t datagrams_sent[ENDS];
+    uint16_t datagram_size[ENDS][MAX_DATAGRAMS_SENT];
+    bool datagram_seen[ENDS][MAX_DATAGRAMS_SENT];
+    wire_end *feeding[ENDS]; /* what is delivered to the end right now comes over it */
+    uint64_t datagrams;
     uint64_t delivered;
 };
 
@@ -232,6 +239,26 @@ static void check_links(world *w, const tnl_mux *m)
     }
 }
 
+static void check_datagrams(world *w, const tnl_mux *m)
+{
+    size_t bytes = 0;
+    bool woken = false;
+    for (tnl_list *n = m->datagrams.next; n != &m->datagrams; n = n->next) {
+        const outgoing *o = TNL_CONTAINER(n, outgoing, node);
+        CHECK(w, o->since <= m->now && o->piece.offset == 0);
+        bytes += sizeof(*o) + o->piece.total;
+    }
+    for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
+        tnl_mux_link *l = TNL_CONTAINER(n, tnl_mux_link, node);
+        CHECK(w, !l->cut || l->woken);
+        bytes += l->cut ? sizeof(*l->cut) + l->cut->piece.total : 0;
+        woken = woken || (l->woken && (!l->draining || tnl_mux_best_link(m)->draining));
+    }
+    CHECK(w, bytes == m->datagram_bytes);
+    CHECK(w, tnl_list_empty(&m->datagrams) || woken);
+    CHECK(w, bytes <= TNL_MUX_MAX_DATAGRAMS + (MAX_WIRES + 1) * (sizeof(outgoing) + 65507));
+}
+
 static void check_end(world *w, int end)
 {
     const tnl_mux *m = w->mux[end];
@@ -249,6 +276,7 @@ static void check_end(world *w, int end)
     CHECK(w, count[0] == m->remote_count && count[1] == m->local_count && open == m->remote_open);
     CHECK(w, m->local_count <= m->config.remote.max_streams);
     check_links(w, m);
+    check_datagrams(w, m);
 }
 
 static void check_world(world *w)
