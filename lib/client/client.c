@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "client/internal.h"
 #include "crypto/crypto.h"
+#include "files/files.h"
 #include "tunnel/error.h"
 
 enum { BACKOFF_BASE_MS = 250, BACKOFF_CAP_MS = 30000, BACKOFF_FLOOR_MS = 50, STABLE_MS = 10000 };
@@ -21,6 +22,11 @@ void tnl_client_tell(tnl_client *c, const tunnel_event *e)
 {
     if (c->event && c->state != TNL_CLIENT_CLOSED)
         c->event(c->event_user, e);
+}
+
+tnl_loop *tnl_client_loop(const tnl_client *c)
+{
+    return c->loop;
 }
 
 void tnl_client_on_event(tnl_client *c, tnl_client_event_cb cb, void *user)
@@ -107,11 +113,25 @@ void tnl_tunnel_spec_clear(tnl_tunnel_spec *spec)
     if (spec->tls)
         tnl_tls_server_unref(spec->tls);
     spec->tls = NULL;
+    if (spec->files)
+        tnl_files_free(spec->files, NULL, NULL);
+    spec->files = NULL;
+}
+
+static void on_files_gone(void *user)
+{
+    tnl_client_release(user);
 }
 
 void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t)
 {
     tnl_list_remove(&t->node);
+    if (t->spec.files) {
+        /* What is being sent of the folder goes on. */
+        tnl_client_hold(c);
+        tnl_files_leave(t->spec.files, on_files_gone, c);
+        t->spec.files = NULL;
+    }
     tnl_tunnel_spec_clear(&t->spec);
     tnl_free(t);
     c->tunnel_count--;
@@ -119,15 +139,12 @@ void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t)
 
 int tnl_client_unpublish(tnl_client *c, uint64_t tunnel)
 {
-    for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {
-        tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
-        if (t->id == tunnel) {
-            tnl_client_send_unpublish(c, t);
-            tnl_client_drop_tunnel(c, t);
-            return 0;
-        }
-    }
-    return TUNNEL_E_NOT_FOUND;
+    tnl_client_tunnel *t = tnl_client_find(c, tunnel);
+    if (!t)
+        return TUNNEL_E_NOT_FOUND;
+    tnl_client_send_unpublish(c, t);
+    tnl_client_drop_tunnel(c, t);
+    return 0;
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
@@ -139,10 +156,24 @@ static void client_free(tnl_client *c)
     if (c->tls)
         tnl_tls_client_unref(c->tls);
     tnl_timer_free(c->timer);
-    for (tnl_list *n; (n = tnl_list_first(&c->tunnels));)
-        tnl_client_drop_tunnel(c, TNL_CONTAINER(n, tnl_client_tunnel, node));
     tnl_wipe(&c->config, sizeof(c->config));
     tnl_free(c);
+}
+
+void tnl_client_hold(tnl_client *c)
+{
+    c->users++;
+}
+
+void tnl_client_release(tnl_client *c)
+{
+    if (--c->users == 0)
+        tnl_loop_defer(c->loop, &c->finish);
+}
+
+static void on_forwarder_gone(void *user)
+{
+    tnl_client_release(user);
 }
 
 static void on_finish(void *user)
@@ -168,6 +199,7 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
     c->backoff = (tnl_backoff){
         .base_ms = BACKOFF_BASE_MS, .cap_ms = BACKOFF_CAP_MS, .floor_ms = BACKOFF_FLOOR_MS};
     tnl_list_init(&c->tunnels);
+    tnl_task_init(&c->finish, on_finish, c);
     snprintf(c->address, sizeof(c->address), config->server.ipv6 ? "%s://[%s]:%u" : "%s://%s:%u",
              config->server.scheme, config->server.host, config->server.port);
     int rc = 0;
@@ -180,6 +212,7 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
         rc = tnl_ws_new(&c->ws, loop, NULL, NULL);
     if (rc == 0)
         rc = tnl_forwarder_new(&c->forwarder, loop);
+    tnl_client_hold(c); /* the forwarder */
     if (rc) {
         client_free(c);
         return rc;
@@ -205,7 +238,9 @@ void tnl_client_maybe_closed(tnl_client *c)
     if (c->state != TNL_CLIENT_CLOSED || c->dial || c->link || c->session || !f)
         return;
     c->forwarder = NULL;
-    tnl_forwarder_free(f, on_finish, c);
+    for (tnl_list *n; (n = tnl_list_first(&c->tunnels));)
+        tnl_client_drop_tunnel(c, TNL_CONTAINER(n, tnl_client_tunnel, node));
+    tnl_forwarder_free(f, on_forwarder_gone, c);
 }
 
 void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user)

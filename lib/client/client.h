@@ -68,10 +68,12 @@ typedef void (*tnl_client_event_cb)(void *user, const tunnel_event *e);
 
 int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *config, char *detail,
                    size_t size);
+tnl_loop *tnl_client_loop(const tnl_client *c);
 void tnl_client_on_event(tnl_client *c, tnl_client_event_cb cb, void *user);
 
 /* Takes over what the spec owns, on success. */
 int tnl_client_publish(tnl_client *c, const tnl_tunnel_spec *spec, uint64_t *tunnel);
+/* No new streams; those that are open go on to their ends. */
 int tnl_client_unpublish(tnl_client *c, uint64_t tunnel);
 int tnl_client_start(tnl_client *c);
 void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user);

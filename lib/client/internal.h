@@ -25,6 +25,7 @@ typedef struct tnl_client_tunnel {
     uint64_t id;
     tnl_tunnel_spec spec; /* name and port: asked for; what the server chose, once it has */
     bool loop_told;
+    bool down; /* its upstream could not be reached, the last time */
 } tnl_client_tunnel;
 
 struct tnl_client {
@@ -44,7 +45,9 @@ struct tnl_client {
     tnl_list tunnels;
     size_t tunnel_count;
     uint64_t next_tunnel;
-    bool held; /* the loop, from start until the client is freed */
+    bool held;    /* the loop, from start until the client is freed */
+    size_t users; /* what must end before the client can be freed */
+    tnl_task finish;
     tnl_client_event_cb event;
     void *event_user;
     void (*closed)(void *user);
@@ -60,13 +63,21 @@ void tnl_client_lost(tnl_client *c, int error, const char *detail);
 void tnl_client_maybe_closed(tnl_client *c);
 void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t);
 
+/* Something that belongs to the client, and that its end waits for, begins and is gone. */
+void tnl_client_hold(tnl_client *c);
+void tnl_client_release(tnl_client *c);
+
 /* connect.c */
 void tnl_client_connect(tnl_client *c);
 
 /* publish.c */
 extern const tnl_session_events tnl_client_session_events;
+tnl_client_tunnel *tnl_client_find(tnl_client *c, uint64_t id);
 void tnl_client_publish_all(tnl_client *c);
 void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t);
 void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t);
+
+/* open.c: a stream that the server opened goes where its tunnel says. */
+void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n);
 
 #endif

@@ -6,7 +6,7 @@
 #include "client/internal.h"
 #include "tunnel/error.h"
 
-static tnl_client_tunnel *find(tnl_client *c, uint64_t id)
+tnl_client_tunnel *tnl_client_find(tnl_client *c, uint64_t id)
 {
     for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {
         tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
@@ -69,7 +69,7 @@ static int on_published(tnl_client *c, const uint8_t *p, size_t n)
     tnl_published m;
     if (tnl_published_decode(&m, p, n))
         return TUNNEL_E_PROTOCOL;
-    tnl_client_tunnel *t = find(c, m.tunnel);
+    tnl_client_tunnel *t = tnl_client_find(c, m.tunnel);
     if (!t)
         return 0;
     if (m.name.n >= sizeof(t->spec.name))
@@ -89,7 +89,7 @@ static int on_publish_failed(tnl_client *c, const uint8_t *p, size_t n)
     tnl_publish_failed m;
     if (tnl_publish_failed_decode(&m, p, n))
         return TUNNEL_E_PROTOCOL;
-    tnl_client_tunnel *t = find(c, m.tunnel);
+    tnl_client_tunnel *t = tnl_client_find(c, m.tunnel);
     if (!t)
         return 0;
     tnl_client_drop_tunnel(c, t);
@@ -139,9 +139,10 @@ static void tell_loop(tnl_client *c, tnl_client_tunnel *t)
                       .error = TUNNEL_E_LOOP,
                       .text = "the service that is forwarded to is the tunnel itself: visitors get "
                               "508; give the address of the service instead"};
-    if (!t->loop_told)
-        tnl_client_tell(c, &e);
+    bool told = t->loop_told;
     t->loop_told = true;
+    if (!told)
+        tnl_client_tell(c, &e);
 }
 
 static void on_event(void *user, const uint8_t *p, size_t n)
@@ -149,7 +150,7 @@ static void on_event(void *user, const uint8_t *p, size_t n)
     tnl_client *c = user;
     char method[64], path[1100], visitor[80];
     tnl_event m;
-    tnl_client_tunnel *t = tnl_event_decode(&m, p, n) ? NULL : find(c, m.tunnel);
+    tnl_client_tunnel *t = tnl_event_decode(&m, p, n) ? NULL : tnl_client_find(c, m.tunnel);
     if (t && tnl_str_eq(m.event, "loop"))
         tell_loop(c, t);
     if (!t || !tnl_str_eq(m.event, "request"))
@@ -166,16 +167,6 @@ static void on_event(void *user, const uint8_t *p, size_t n)
     tnl_client_tell(c, &e);
 }
 
-static void on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
-{
-    tnl_client *c = user;
-    tnl_open m;
-    tnl_client_tunnel *t = tnl_open_decode(&m, map, n) == 0 ? find(c, m.tunnel) : NULL;
-    /* A stream that is not taken is refused. */
-    if (t)
-        (void)tnl_forward_start(c->forwarder, s, &t->spec.upstream, NULL);
-}
-
 static void on_closed(void *user, int error, const char *detail)
 {
     tnl_client *c = user;
@@ -187,4 +178,4 @@ static void on_closed(void *user, int error, const char *detail)
 }
 
 const tnl_session_events tnl_client_session_events = {
-    .open = on_open, .control = on_control, .event = on_event, .closed = on_closed};
+    .open = tnl_client_on_open, .control = on_control, .event = on_event, .closed = on_closed};

@@ -195,7 +195,7 @@ static void rest(tnl_files_conn *c)
 static void next_request(tnl_files_conn *c)
 {
     end_answer(c);
-    if (c->close_after) {
+    if (c->close_after || c->owner->freed) {
         finish(c);
         return;
     }
@@ -382,13 +382,20 @@ size_t tnl_files_count(const tnl_files *f)
     return f->count;
 }
 
-void tnl_files_free(tnl_files *f, void (*gone)(void *user), void *user)
+void tnl_files_leave(tnl_files *f, void (*gone)(void *user), void *user)
 {
     f->freed = true;
     f->gone = gone;
     f->gone_user = user;
     if (f->count == 0)
         tnl_loop_defer(f->loop, &f->ending);
+    for (tnl_list *n; (n = tnl_list_first(&f->idle));)
+        finish(TNL_CONTAINER(n, tnl_files_conn, idle));
+}
+
+void tnl_files_free(tnl_files *f, void (*gone)(void *user), void *user)
+{
+    tnl_files_leave(f, gone, user);
     for (tnl_list *n = f->conns.next, *next; n != &f->conns; n = next) {
         tnl_files_conn *c = TNL_CONTAINER(n, tnl_files_conn, node);
         next = n->next;

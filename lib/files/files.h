@@ -43,6 +43,11 @@ int tnl_files_serve(tnl_files *f, tnl_conn *c);
 /* The connections, those that are being closed too. */
 size_t tnl_files_count(const tnl_files *f);
 
+/* Takes no more connections: those that are kept idle end, others after the answer that they are
+ * busy with. gone() (may be NULL) comes later, when the last one is closed and all is freed. Only
+ * tnl_files_free() may be called meanwhile; its gone() comes instead of this one. */
+void tnl_files_leave(tnl_files *f, void (*gone)(void *user), void *user);
+
 /* Closes all connections at once. gone() (may be NULL) comes later, when the last one is closed and
  * all is freed. */
 void tnl_files_free(tnl_files *f, void (*gone)(void *user), void *user);

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "client/internal.h"
+#include "files/files.h"
+#include "forward/stream_conn.h"
+#include "tunnel/error.h"
+
+/*
+ * Streams that the server opened: where they go is for the client to say. The server names a tunnel
+ * and, for one that has ports, one of those.
+ */
+
+static const tnl_stream_events no_events = {.data = NULL};
+
+static void refuse(tnl_stream *s, int error, const char *text)
+{
+    tnl_stream_set_events(s, &no_events, NULL);
+    tnl_stream_reset(s, error, text);
+    tnl_stream_release(s);
+}
+
+/* --- forwarding ------------------------------------------------------------------------------- */
+
+/* A stream that is forwarded: what its end will tell of. */
+typedef struct visit {
+    tnl_client *client;
+    uint64_t tunnel;
+    tnl_kind kind;
+    char visitor[80]; /* escaped for printing */
+} visit;
+
+/* Of an upstream that cannot be reached people hear once, and again when it worked in between. */
+static void tell_upstream(tnl_client *c, uint64_t tunnel, int error, const char *detail)
+{
+    char text[512];
+    tnl_client_tunnel *t = tnl_client_find(c, tunnel);
+    bool told = t && t->down;
+    if (!t)
+        return;
+    t->down = error != 0;
+    if (!error || told)
+        return;
+    snprintf(text, sizeof(text), "the local service cannot be reached: %.300s; visitors %s",
+             detail && detail[0] ? detail : tunnel_strerror(error),
+             t->spec.kind == TNL_KIND_HTTP ? "get 502 until it is there"
+                                           : "are turned away until it is there");
+    tunnel_event e = {.type = TUNNEL_EVENT_WARNING, .tunnel = tunnel, .error = error, .text = text};
+    tnl_client_tell(c, &e);
+}
+
+static int on_connected(void *user, int error, const char *detail, tnl_conn *conn)
+{
+    visit *v = user;
+    (void)conn;
+    tell_upstream(v->client, v->tunnel, error, detail);
+    return 0;
+}
+
+static void on_over(void *user, const tnl_forward_end *end)
+{
+    visit *v = user;
+    tunnel_event e = {.type = TUNNEL_EVENT_CONNECTION,
+                      .tunnel = v->tunnel,
+                      .visitor = v->visitor,
+                      .duration_us = end->duration_us,
+                      .bytes_in = end->to_conn,
+                      .bytes_out = end->to_stream,
+                      .error = end->error,
+                      .text = end->text};
+    if (v->kind != TNL_KIND_HTTP)
+        tnl_client_tell(v->client, &e);
+    tnl_free(v);
+}
+
+static const tnl_forward_events forward_events = {.connected = on_connected, .over = on_over};
+
+static int forward(tnl_client *c, const tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m,
+                   const tnl_upstream *u)
+{
+    visit *v = tnl_calloc(1, sizeof(*v));
+    if (!v)
+        return TUNNEL_E_NOMEM;
+    *v = (visit){.client = c, .tunnel = t->id, .kind = t->spec.kind};
+    tnl_log_escape(v->visitor, sizeof(v->visitor), m->visitor.p, m->visitor.n);
+    tnl_forward_options o = {
+        .patient = t->spec.kind != TNL_KIND_HTTP, .events = &forward_events, .user = v};
+    int rc = tnl_forward_start(c->forwarder, s, u, &o);
+    if (rc)
+        tnl_free(v);
+    return rc;
+}
+
+/* The visitor names a port, and the client has said which ones it may be. */
+static int forward_port(tnl_client *c, const tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m)
+{
+    tnl_upstream u = {.host = "localhost", .port = (uint16_t)m->target};
+    if (!tnl_ports_has(&t->spec.ports, m->target)) {
+        refuse(s, TUNNEL_E_DENIED, "the client does not allow this port");
+        return 0;
+    }
+    return forward(c, t, s, m, &u);
+}
+
+/* --- folders ---------------------------------------------------------------------------------- */
+
+static int serve_files(const tnl_client *c, const tnl_client_tunnel *t, tnl_stream *s)
+{
+    tnl_conn *conn;
+    int rc = tnl_stream_conn(&conn, c->loop, s, NULL, &tnl_conn_no_events, NULL);
+    if (rc == 0 && tnl_files_serve(t->spec.files, conn))
+        tnl_conn_reset(conn);
+    return rc;
+}
+
+/* --- all of them ------------------------------------------------------------------------------ */
+
+void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
+{
+    tnl_client *c = user;
+    tnl_open m;
+    tnl_client_tunnel *t = tnl_open_decode(&m, map, n) == 0 ? tnl_client_find(c, m.tunnel) : NULL;
+    /* A stream that is not taken is refused. */
+    if (!t)
+        return;
+    switch (t->spec.far_end) {
+    case TNL_FAR_ADDRESS:
+        (void)forward(c, t, s, &m, &t->spec.upstream);
+        break;
+    case TNL_FAR_PORTS:
+        (void)forward_port(c, t, s, &m);
+        break;
+    case TNL_FAR_FILES:
+        (void)serve_files(c, t, s);
+        break;
+    case TNL_FAR_LISTEN:
+        break;
+    }
+}
