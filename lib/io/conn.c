@@ -55,6 +55,11 @@ tnl_address tnl_conn_peer(const tnl_conn *c)
     return c->ops->peer ? c->ops->peer(c) : (tnl_address){.host = ""};
 }
 
+tnl_address tnl_conn_local(const tnl_conn *c)
+{
+    return c->ops->local ? c->ops->local(c) : (tnl_address){.host = ""};
+}
+
 static size_t no_space(void *user, uint8_t **p)
 {
     (void)user;

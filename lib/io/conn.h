@@ -70,8 +70,9 @@ typedef struct tnl_conn_ops {
     /* A dup of the plaintext socket (CLOEXEC), or TUNNEL_E_UNSUPPORTED where there is none (TLS).
      */
     int (*dup)(tnl_conn *c);
-    /* The address of the other end; NULL where there is none. */
+    /* The addresses of the other end and of this one; NULL where there are none. */
     tnl_address (*peer)(const tnl_conn *c);
+    tnl_address (*local)(const tnl_conn *c);
 } tnl_conn_ops;
 
 /*
@@ -140,6 +141,8 @@ int tnl_conn_from_fd(tnl_conn **out, tnl_loop *l, int fd, const tnl_conn_events 
 
 /* The peer's address: the socket's, also under TLS; empty for AF_UNIX and once the peer is gone. */
 tnl_address tnl_conn_peer(const tnl_conn *c);
+/* This end's address, likewise. */
+tnl_address tnl_conn_local(const tnl_conn *c);
 
 /*
  * Connecting. Tries the addresses in turn, IPv6 and IPv4 interleaved, starting the next after 250

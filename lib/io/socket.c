@@ -443,6 +443,16 @@ static tnl_address sock_peer(const tnl_conn *c)
     return tnl_address_of((const struct sockaddr *)(const void *)&sa);
 }
 
+static tnl_address sock_local(const tnl_conn *c)
+{
+    const sock *s = TNL_CONTAINER(c, const sock, base);
+    struct sockaddr_storage sa = {.ss_family = AF_UNSPEC};
+    int size = sizeof(sa);
+    if (s->tcp)
+        uv_tcp_getsockname(&s->u.tcp, (struct sockaddr *)(void *)&sa, &size);
+    return tnl_address_of((const struct sockaddr *)(const void *)&sa);
+}
+
 static const tnl_conn_ops sock_ops = {
     .write = sock_write,
     .pending = sock_pending,
@@ -452,6 +462,7 @@ static const tnl_conn_ops sock_ops = {
     .close = sock_close,
     .dup = sock_dup,
     .peer = sock_peer,
+    .local = sock_local,
 };
 
 int tnl_socket_new(tnl_conn **out, tnl_loop *l, int family)

@@ -470,6 +470,12 @@ static tnl_address tls_peer(const tnl_conn *c)
     return t->lower ? tnl_conn_peer(t->lower) : (tnl_address){.host = ""};
 }
 
+static tnl_address tls_local(const tnl_conn *c)
+{
+    const tls_conn *t = TNL_CONTAINER(c, const tls_conn, base);
+    return t->lower ? tnl_conn_local(t->lower) : (tnl_address){.host = ""};
+}
+
 static const tnl_conn_ops tls_ops = {
     .write = tls_write,
     .pending = tls_pending,
@@ -478,6 +484,7 @@ static const tnl_conn_ops tls_ops = {
     .shutdown = tls_shutdown,
     .close = tls_close,
     .peer = tls_peer,
+    .local = tls_local,
 };
 
 /* --- birth ------------------------------------------------------------------------------------ */

@@ -754,11 +754,16 @@ static void descriptors_are_taken_and_lent(void **state)
     tnl_address peer = tnl_conn_peer(q->c);
     assert_string_equal(peer.host, "127.0.0.1");
     assert_true(peer.port > 0 && !peer.ipv6);
+    tnl_address local = tnl_conn_local(p->c);
+    assert_string_equal(local.host, "127.0.0.1");
+    assert_int_equal(local.port, peer.port);
+    assert_int_equal(tnl_conn_local(q->c).port, tnl_conn_peer(p->c).port);
     close(copy);
     end_peers(&l, p, q);
 
     test_pair(&l, p, q);
     assert_string_equal(tnl_conn_peer(p->c).host, "");
+    assert_string_equal(tnl_conn_local(p->c).host, "");
     end_peers(&l, p, q);
     test_loop_close(&l);
     free(p);

@@ -22,6 +22,7 @@ static void both_versions_shake_hands(void **state)
         tls_rig *r = tls_rig_ready(tls_rig_versions[i]);
         assert_string_equal(tnl_tls_server_name(r->s.c), "a.test");
         assert_string_equal(tnl_conn_peer(r->s.c).host, "127.0.0.1");
+        assert_int_equal(tnl_conn_local(r->s.c).port, tnl_conn_peer(r->c.c).port);
         assert_int_equal(tnl_conn_dup(r->s.c), TUNNEL_E_UNSUPPORTED);
         tnl_conn_resume(r->c.c);
         tnl_conn_resume(r->s.c);
