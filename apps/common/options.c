@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "options.h"
+#include "common/options.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <tunnel/version.h>
 
-enum { HELP_COLUMN = 32, HELP_WIDTH = 100 };
+#include "common/help.h"
 
 int fail_with(const command_line *c, int code, const char *text)
 {
@@ -18,77 +19,30 @@ int fail_with(const command_line *c, int code, const char *text)
     return code;
 }
 
-static void print_help_lines(const char *text, const char *variable)
+__attribute__((format(printf, 2, 3))) static int usage_error(const command_line *c,
+                                                             const char *format, ...)
 {
-    size_t column = HELP_COLUMN;
-    while (*text) {
-        size_t n = strcspn(text, "\n");
-        printf("%.*s", (int)n, text);
-        text += n;
-        column = HELP_COLUMN + n;
-        if (*text == '\n') {
-            printf("\n%*s", HELP_COLUMN, "");
-            text++;
-        }
-    }
-    if (variable && column + strlen(variable) + 3 > HELP_WIDTH)
-        printf("\n%*s[%s]\n", HELP_COLUMN, "", variable);
-    else if (variable)
-        printf(" [%s]\n", variable);
-    else
-        printf("\n");
-}
-
-static void print_help(const command_line *c)
-{
-    printf(
-        "Usage: %s %s\n\nOptions, and in brackets the environment variable of each (options win):\n",
-        c->program, c->usage);
-    for (size_t i = 0; i < c->row_count; i++) {
-        const option_row *r = &c->rows[i];
-        int n = printf("  --%s%s%s%s", r->name, r->value ? " " : "", r->value ? r->value : "",
-                       r->repeatable ? " ..." : "");
-        if (n >= HELP_COLUMN - 1)
-            printf("\n%*s", HELP_COLUMN, "");
-        else
-            printf("%*s", HELP_COLUMN - n, "");
-        print_help_lines(r->help, r->variable);
-    }
-    printf("  %-*s%s\n", HELP_COLUMN - 2, "--help", "This text.");
-    printf("  %-*s%s\n\n%s", HELP_COLUMN - 2, "--version", "The version.", c->examples);
-}
-
-static int apply(const command_line *c, const option_row *r, const char *value, const char *source)
-{
-    char text[1024];
-    const char *error = r->set(c->user, value);
-    if (!error)
-        return -1;
-    snprintf(text, sizeof(text), "%s: %s", source, error);
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
     return fail_with(c, EXIT_USAGE, text);
 }
 
-static int apply_variable(const command_line *c, const option_row *r)
+long milliseconds(const char *value)
 {
-    const char *value = r->variable ? getenv(r->variable) : NULL;
-    int rc = -1;
-    if (!value || !*value)
+    char *end;
+    size_t n = strlen(value);
+    if (n == 0 || strspn(value, "0123456789.") != n)
         return -1;
-    if (!r->value &&
-        (strcmp(value, "0") == 0 || strcmp(value, "false") == 0 || strcmp(value, "no") == 0))
+    double seconds = strtod(value, &end);
+    if (*end || !(seconds >= 0.001 && seconds <= 86400))
         return -1;
-    if (!r->repeatable)
-        return apply(c, r, value, r->variable);
-    char *copy = strdup(value);
-    if (!copy)
-        return fail_with(c, 1, "out of memory");
-    char *rest = copy;
-    for (char *part; rc < 0 && (part = strsep(&rest, ","));)
-        if (*part)
-            rc = apply(c, r, part, r->variable);
-    free(copy);
-    return rc;
+    return (long)(seconds * 1000 + 0.5);
 }
+
+/* --- finding ---------------------------------------------------------------------------------- */
 
 static const option_row *find(const command_line *c, const char *name, size_t n)
 {
@@ -98,69 +52,222 @@ static const option_row *find(const command_line *c, const char *name, size_t n)
     return NULL;
 }
 
-static int usage_error(const command_line *c, const char *format, const char *what)
+const option_row *find_option(const command_line *c, const char *name)
 {
-    char text[512];
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(text, sizeof(text), format, what);
-#pragma GCC diagnostic pop
-    return fail_with(c, EXIT_USAGE, text);
+    return find(c, name, strlen(name));
+}
+
+const command_row *find_command(const command_line *c, const char *name)
+{
+    for (size_t i = 0; i < c->command_count; i++)
+        if (strcmp(c->commands[i].name, name) == 0)
+            return &c->commands[i];
+    return NULL;
+}
+
+unsigned command_bit(const command_line *c, const command_row *command)
+{
+    return 1U << (command - c->commands);
+}
+
+bool option_goes_with(const command_line *c, const option_row *row, const command_row *command)
+{
+    return !row->commands || (command && (row->commands & command_bit(c, command)));
+}
+
+/* --- arguments -------------------------------------------------------------------------------- */
+
+static bool given_before(const command_line *c, const option_row *row)
+{
+    for (size_t i = 0; i < c->given_count; i++)
+        if (c->given[i].row == row)
+            return true;
+    return false;
 }
 
 /* One "--name[=value]"; *i moves over a value that is an argument of its own. */
-static int read_option(const command_line *c, int argc, char **argv, int *i, bool *given)
+static int read_option(command_line *c, int argc, char **argv, int *i)
 {
     const char *name = argv[*i] + 2;
     size_t n = strcspn(name, "=");
-    char shown[80], source[80];
-    snprintf(shown, sizeof(shown), "%.*s", (int)n, name);
+    int shown = n < 80 ? (int)n : 80;
     const option_row *r = find(c, name, n);
     if (!r)
-        return usage_error(c, "unknown option '--%s' (see --help)", shown);
+        return usage_error(c, "unknown option '--%.*s' (see --help)", shown, name);
     const char *value = name[n] == '=' ? name + n + 1 : NULL;
     if (!r->value && value)
-        return usage_error(c, "--%s takes no value", shown);
+        return usage_error(c, "--%s takes no value", r->name);
     if (r->value && !value) {
         if (*i + 1 >= argc)
-            return usage_error(c, "--%s needs a value (see --help)", shown);
+            return usage_error(c, "--%s needs a value (see --help)", r->name);
         value = argv[++*i];
     }
-    size_t row = (size_t)(r - c->rows);
-    if (given[row] && !r->repeatable)
-        return usage_error(c, "--%s is given twice", shown);
-    given[row] = true;
-    snprintf(source, sizeof(source), "--%.70s", shown);
-    return apply(c, r, value ? value : "1", source);
+    if (given_before(c, r) && !r->repeatable)
+        return usage_error(c, "--%s is given twice", r->name);
+    c->given[c->given_count].row = r;
+    c->given[c->given_count++].value = value ? value : "1";
+    return -1;
+}
+
+static int read_argument(command_line *c, const char *argument)
+{
+    if (c->command_count && !c->command && c->argument_count == 0) {
+        c->command = find_command(c, argument);
+        if (c->command)
+            return -1;
+        bool port = *argument && strspn(argument, "0123456789") == strlen(argument);
+        if (c->command_required && port)
+            return usage_error(c, "write 'http' or 'tcp' before the address: %s http %.60s",
+                               c->program, argument);
+        if (c->command_required)
+            return usage_error(c, "unknown command '%.60s': %s (see --help)", argument,
+                               c->no_command);
+        return usage_error(c, "'%.60s' is not expected here (see --help)", argument);
+    }
+    if (c->argument_count == (c->command ? c->command->most : ARGUMENTS_MAX)) {
+        if (c->command && c->command->most == 1)
+            return usage_error(c, "'%s' takes one %s: '%.60s' is one too many (see --help)",
+                               c->command->name, c->command->arguments, argument);
+        return usage_error(c, "too many arguments: '%.60s' (see --help)", argument);
+    }
+    c->arguments[c->argument_count++] = argument;
+    return -1;
+}
+
+static int check_command(const command_line *c)
+{
+    if (!c->command && c->command_required)
+        return usage_error(
+            c, "what shall be published? Try: %s http 3000 --server URL (see --help)", c->program);
+    if (c->command && c->command->needs && c->argument_count == 0)
+        return usage_error(c, "'%s' needs %s (see --help)", c->command->name, c->command->needs);
+    for (size_t i = 0; i < c->given_count; i++) {
+        const option_row *r = c->given[i].row;
+        if (!option_goes_with(c, r, c->command))
+            return usage_error(c, "--%s does not go with '%s' (see %s %s --help)", r->name,
+                               c->command->name, c->program, c->command->name);
+    }
+    return -1;
 }
 
 int read_command_line(command_line *c, int argc, char **argv)
 {
-    bool given[OPTIONS_MAX] = {false};
-    bool only_arguments = false;
+    bool only_arguments = false, help = false;
     int rc = -1;
+    c->given = calloc((size_t)argc + 1, sizeof(*c->given));
+    if (!c->given)
+        return fail_with(c, 1, "out of memory");
     for (int i = 1; i < argc && rc < 0; i++) {
-        if (!only_arguments && strcmp(argv[i], "--") == 0) {
+        const char *a = argv[i];
+        if (!only_arguments && strcmp(a, "--") == 0) {
             only_arguments = true;
-        } else if (!only_arguments &&
-                   (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
-            print_help(c);
-            return 0;
-        } else if (!only_arguments && strcmp(argv[i], "--version") == 0) {
+        } else if (!only_arguments && (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)) {
+            help = true;
+            break;
+        } else if (!only_arguments && strcmp(a, "--version") == 0) {
             printf("%s %s\n", c->program, tunnel_version());
             return 0;
-        } else if (!only_arguments && strncmp(argv[i], "--", 2) == 0) {
-            rc = read_option(c, argc, argv, &i, given);
-        } else if (!only_arguments && argv[i][0] == '-' && argv[i][1]) {
-            rc = usage_error(c, "unknown option '%.60s' (see --help)", argv[i]);
-        } else if (c->argument_count == ARGUMENTS_MAX) {
-            rc = usage_error(c, "too many arguments: '%.60s' (see --help)", argv[i]);
+        } else if (!only_arguments && strncmp(a, "--", 2) == 0) {
+            rc = read_option(c, argc, argv, &i);
+        } else if (!only_arguments && a[0] == '-' && a[1]) {
+            rc = usage_error(c, "unknown option '%.60s' (see --help)", a);
         } else {
-            c->arguments[c->argument_count++] = argv[i];
+            rc = read_argument(c, a);
         }
     }
-    for (size_t r = 0; r < c->row_count && rc < 0; r++)
-        if (!given[r])
-            rc = apply_variable(c, &c->rows[r]);
+    if (help) {
+        print_help(c);
+        return 0;
+    }
+    return rc < 0 ? check_command(c) : rc;
+}
+
+void free_command_line(command_line *c)
+{
+    free(c->given);
+    c->given = NULL;
+    c->given_count = 0;
+}
+
+/* --- values ----------------------------------------------------------------------------------- */
+
+static const char *variable_of(const option_row *r)
+{
+    const char *value = r->variable ? getenv(r->variable) : NULL;
+    return value && *value ? value : NULL;
+}
+
+static bool same_group(const option_row *a, const option_row *b)
+{
+    return a == b || (a->group && a->group == b->group);
+}
+
+static bool given_by_flag(const command_line *c, const option_row *row)
+{
+    for (size_t i = 0; i < c->given_count; i++)
+        if (same_group(c->given[i].row, row))
+            return true;
+    return false;
+}
+
+bool option_is_given(const command_line *c, const option_row *row)
+{
+    for (size_t i = 0; i < c->row_count; i++)
+        if (same_group(&c->rows[i], row) && variable_of(&c->rows[i]) &&
+            option_goes_with(c, &c->rows[i], c->command))
+            return true;
+    return given_by_flag(c, row);
+}
+
+const char *option_value(const command_line *c, const char *name)
+{
+    const option_row *r = find_option(c, name);
+    for (size_t i = 0; i < c->given_count; i++)
+        if (c->given[i].row == r)
+            return c->given[i].value;
+    return variable_of(r);
+}
+
+static int apply(const command_line *c, const option_row *r, void *user, const char *value,
+                 const char *dashes, const char *source)
+{
+    char text[1024];
+    const char *error = r->set(user, value);
+    if (!error)
+        return -1;
+    snprintf(text, sizeof(text), "%s%s: %s", dashes, source, error);
+    return fail_with(c, EXIT_USAGE, text);
+}
+
+static int apply_variable(const command_line *c, const option_row *r, void *user)
+{
+    const char *value = variable_of(r);
+    int rc = -1;
+    if (!value)
+        return -1;
+    if (!r->value &&
+        (strcmp(value, "0") == 0 || strcmp(value, "false") == 0 || strcmp(value, "no") == 0))
+        return -1;
+    if (!r->repeatable)
+        return apply(c, r, user, value, "", r->variable);
+    char *copy = strdup(value);
+    if (!copy)
+        return fail_with(c, 1, "out of memory");
+    char *rest = copy;
+    for (char *part; rc < 0 && (part = strsep(&rest, ","));)
+        if (*part)
+            rc = apply(c, r, user, part, "", r->variable);
+    free(copy);
+    return rc;
+}
+
+int apply_options(const command_line *c, void *user)
+{
+    int rc = -1;
+    for (size_t i = 0; i < c->given_count && rc < 0; i++)
+        rc = apply(c, c->given[i].row, user, c->given[i].value, "--", c->given[i].row->name);
+    for (size_t i = 0; i < c->row_count && rc < 0; i++)
+        if (option_goes_with(c, &c->rows[i], c->command) && !given_by_flag(c, &c->rows[i]))
+            rc = apply_variable(c, &c->rows[i], user);
     return rc;
 }

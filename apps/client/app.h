@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef APPS_CLIENT_APP_H
+#define APPS_CLIENT_APP_H
+
+#include <tunnel/tunnel.h>
+
+#include "client/settings.h"
+
+/* The running program. */
+typedef struct app {
+    command_line command;
+    settings *settings;
+    settings *next; /* read again; waits until the old connection is closed */
+    tunnel_loop *loop;
+    tunnel_client *client;
+    unsigned open;  /* clients that are not closed yet */
+    bool lost;      /* a retry was told, so that coming back is told too */
+    bool connected; /* it was, once */
+    bool leaving;
+    bool had_terminal; /* a terminal that goes takes us along */
+    int exit_code;
+    char line[1400];
+} app;
+
+/* Ends the client, and with it the program. */
+void leave(app *a, int code);
+/* The name that the library knows by this id; NULL: none. */
+published_name *find_name(const app *a, uint64_t id);
+
+#endif
