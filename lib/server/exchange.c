@@ -115,7 +115,11 @@ static void answer_open_failure(tnl_visitor *v, int error)
 /* Binds a stream to the visitor and sends the head; fresh: not one from the pool. */
 static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
 {
-    tnl_open o = {.visitor = tnl_str_of(v->peer.host), .port = v->peer.port, .target = v->target};
+    tnl_open o = {.visitor = tnl_str_of(v->peer.host),
+                  .port = v->peer.port,
+                  .server = tnl_str_of(v->local.host),
+                  .server_port = v->local.port,
+                  .target = v->target};
     fresh = fresh || t->fresh;
     tnl_up *u = fresh ? NULL : tnl_up_take(t, v->target);
     int rc = u ? 0 : tnl_up_open(&u, t, &o);

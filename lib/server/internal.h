@@ -100,7 +100,9 @@ struct tnl_server {
     uint16_t tls_port;    /* where visitors of tls tunnels come */
     tnl_map tunnels;      /* by key */
     tnl_list visitors;
-    size_t visitor_count;
+    size_t visitor_count;      /* raw connections counted */
+    struct tnl_forwarder *raw; /* raw.c; NULL: stopped */
+    bool raw_stopping;
     tnl_list peers;
     size_t peer_count;
     uint64_t generation;
@@ -159,8 +161,10 @@ int tnl_port_check(const tnl_tunnel *t, char *text, size_t size);
 int tnl_port_open(tnl_tunnel *t, char *text, size_t size);
 void tnl_port_close(tnl_tunnel *t);
 /* The host part of a listener's address, as tnl_listener_new() and tnl_udp_new() take it ("127.0.0.1",
- * "[::]"); each host once; false: no more. */
+ * "[::]"); each host once, those that stand for all addresses first; false: no more. */
 bool tnl_port_host(const tnl_server *s, size_t index, char out[96]);
+/* Whether one before it stands for that host too: where that one is bound, "in use" is no failure. */
+bool tnl_port_covered(const tnl_server *s, size_t index);
 
 /* tcp.c, udp.c: open t->port on all hosts, or on none. Errors as tnl_port_open(). */
 int tnl_tcp_open(tnl_tunnel *t, char *text, size_t size);

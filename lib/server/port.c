@@ -18,26 +18,46 @@ static const tnl_ports *range_of(const tnl_tunnel *t)
     return t->kind == TNL_KIND_TCP ? &c->tcp_ports : &c->udp_ports;
 }
 
+/* The host part of a listener's address; "" for one that has none. */
+static void host_of(const tnl_server *s, size_t i, char out[96])
+{
+    const char *address = s->config.listen[i].address;
+    const char *colon = strrchr(address, ':');
+    bool none = strncmp(address, "unix:", 5) == 0 || !colon;
+    snprintf(out, 96, "%.*s", none ? 0 : (int)(colon - address), address);
+}
+
+static int rank_of(const char *host)
+{
+    return strcmp(host, "[::]") == 0 ? 0 : strcmp(host, "0.0.0.0") == 0 ? 1 : 2;
+}
+
 bool tnl_port_host(const tnl_server *s, size_t index, char out[96])
 {
-    for (size_t i = 0; i < s->config.listen_count; i++) {
-        char host[96];
-        const char *address = s->config.listen[i].address;
-        const char *colon = strrchr(address, ':');
-        bool seen = strncmp(address, "unix:", 5) == 0 || !colon;
-        if (!seen)
-            snprintf(host, sizeof(host), "%.*s", (int)(colon - address), address);
-        for (size_t k = 0; k < i && !seen; k++) {
-            const char *other = s->config.listen[k].address;
-            const char *end = strrchr(other, ':');
-            seen = end && (size_t)(end - other) == strlen(host) &&
-                   memcmp(other, host, strlen(host)) == 0;
-        }
-        if (!seen && index-- == 0) {
-            memcpy(out, host, sizeof(host));
-            return true;
+    char other[96];
+    for (int rank = 0; rank < 3; rank++) {
+        for (size_t i = 0; i < s->config.listen_count; i++) {
+            host_of(s, i, out);
+            bool seen = !out[0] || rank_of(out) != rank;
+            for (size_t k = 0; k < i && !seen; k++) {
+                host_of(s, k, other);
+                seen = strcmp(other, out) == 0;
+            }
+            if (!seen && index-- == 0)
+                return true;
         }
     }
+    return false;
+}
+
+bool tnl_port_covered(const tnl_server *s, size_t index)
+{
+    char host[96], wide[96];
+    if (!tnl_port_host(s, index, host))
+        return false;
+    for (size_t i = 0; i < index && tnl_port_host(s, i, wide); i++)
+        if (rank_of(wide) == 0 || (rank_of(wide) == 1 && host[0] != '['))
+            return true;
     return false;
 }
 
@@ -105,8 +125,7 @@ int tnl_port_open(tnl_tunnel *t, char *text, size_t size)
     if (rc)
         return rc;
     set_key(t);
-    snprintf(t->url, sizeof(t->url), "%s://%s:%u", tnl_kind_name(t->kind), s->public_host,
-             t->port);
+    snprintf(t->url, sizeof(t->url), "%s://%s:%u", tnl_kind_name(t->kind), s->public_host, t->port);
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "crypto/crypto.h"
 #include "server/internal.h"
+#include "server/raw.h"
 #include "tunnel/error.h"
 
 enum { SWEEP_MS = 500 };
@@ -111,6 +112,7 @@ static void on_shutdown(void *user)
         next = n->next;
         tnl_visitor_close(n);
     }
+    tnl_raw_stop(s);
     for (tnl_list *n = s->peers.next, *next; n != &s->peers; n = next) {
         next = n->next;
         tnl_peer_close(TNL_CONTAINER(n, tnl_peer, node), TUNNEL_E_GONE,
@@ -176,6 +178,8 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
         rc = tnl_timer_new(&s->sweep, loop, sweep, s);
     if (rc == 0)
         rc = tnl_ws_new(&s->ws, loop, ws_log, s);
+    if (rc == 0)
+        rc = tnl_raw_start(s);
     if (rc) {
         on_finish(s);
         return rc;
@@ -352,7 +356,8 @@ const tnl_server_stats *tnl_server_get_stats(const tnl_server *s)
 
 void tnl_server_maybe_closed(tnl_server *s)
 {
-    if (s->closing && tnl_list_empty(&s->visitors) && tnl_list_empty(&s->peers))
+    if (s->closing && tnl_list_empty(&s->visitors) && tnl_list_empty(&s->peers) && !s->raw &&
+        !s->raw_stopping)
         tnl_loop_defer(s->loop, &s->finish);
 }
 

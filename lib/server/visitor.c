@@ -474,6 +474,7 @@ void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls)
         goto fail;
     v->server = s;
     v->peer = tnl_conn_peer(c);
+    v->local = tnl_conn_local(c);
     v->tls = tls;
     tnl_list_init(&v->node);
     tnl_buf_init(&v->ahead, AHEAD_MAX);

@@ -39,6 +39,7 @@ struct tnl_visitor {
     tnl_buf
         out; /* small pieces of an answer, until the bytes at hand are parsed; the head of a link */
     tnl_address peer;
+    tnl_address local; /* where he came to */
     bool tls;
     bool ready;        /* the TLS handshake is complete */
     bool closing;      /* nothing more is read or written by us */
