@@ -156,6 +156,7 @@ static void client_free(tnl_client *c)
     if (c->tls)
         tnl_tls_client_unref(c->tls);
     tnl_timer_free(c->timer);
+    tnl_map_free(&c->handles);
     tnl_wipe(&c->config, sizeof(c->config));
     tnl_free(c);
 }
@@ -199,6 +200,9 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
     c->backoff = (tnl_backoff){
         .base_ms = BACKOFF_BASE_MS, .cap_ms = BACKOFF_CAP_MS, .floor_ms = BACKOFF_FLOOR_MS};
     tnl_list_init(&c->tunnels);
+    tnl_list_init(&c->visits);
+    tnl_list_init(&c->handle_list);
+    tnl_map_init(&c->handles, 0);
     tnl_task_init(&c->finish, on_finish, c);
     snprintf(c->address, sizeof(c->address), config->server.ipv6 ? "%s://[%s]:%u" : "%s://%s:%u",
              config->server.scheme, config->server.host, config->server.port);
@@ -254,6 +258,7 @@ void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user)
     if (c->dial)
         tnl_dial_cancel(c->dial);
     c->dial = NULL;
+    tnl_handle_close_all(c);
     if (c->session)
         tnl_session_close(c->session, TUNNEL_E_GONE, "the client is leaving");
     else if (c->link)

@@ -3,6 +3,7 @@
 #define TNL_CLIENT_INTERNAL_H
 
 #include "base/backoff.h"
+#include "base/map.h"
 #include "client/client.h"
 #include "link/dial.h"
 #include "link/link.h"
@@ -24,9 +25,20 @@ typedef struct tnl_client_tunnel {
     tnl_list node;
     uint64_t id;
     tnl_tunnel_spec spec; /* name and port: asked for; what the server chose, once it has */
+    uint16_t public_port; /* of its URL, once it is published */
     bool loop_told;
     bool down; /* its upstream could not be reached, the last time */
 } tnl_client_tunnel;
+
+/* A stream that is forwarded: what its end will tell of. */
+typedef struct tnl_client_visit {
+    tnl_list node;
+    struct tnl_client *client;
+    uint64_t tunnel;
+    tnl_kind kind;
+    tnl_address local; /* of its connection to the upstream, once there is one */
+    char visitor[80];  /* escaped for printing */
+} tnl_client_visit;
 
 struct tnl_client {
     tnl_loop *loop;
@@ -45,6 +57,11 @@ struct tnl_client {
     tnl_list tunnels;
     size_t tunnel_count;
     uint64_t next_tunnel;
+    tnl_list visits;
+    tnl_address reached; /* the other end of the link, if no proxy is in between */
+    tnl_map handles; /* streams that the app holds, by id */
+    tnl_list handle_list;
+    uint64_t next_handle;
     bool held;    /* the loop, from start until the client is freed */
     size_t users; /* what must end before the client can be freed */
     tnl_task finish;
@@ -77,7 +94,23 @@ void tnl_client_publish_all(tnl_client *c);
 void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t);
 void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t);
 
+/* handle.c */
+/* A stream of a tunnel that listens. 0, or TUNNEL_E_NOMEM: then it is not taken. */
+int tnl_handle_accept(tnl_client *c, const tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m);
+/* Aborts all of them; they are told at the end of the turn. */
+void tnl_handle_close_all(tnl_client *c);
+
 /* open.c: a stream that the server opened goes where its tunnel says. */
 void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n);
+
+/* cycle.c: tunnels whose upstream is their own public address */
+/* Takes note of the URL; false: it is what the tunnel forwards to. */
+bool tnl_client_published_at(tnl_client_tunnel *t, tnl_str url);
+/* Whether a connection to the upstream, or a visitor, shows that it is. */
+bool tnl_client_reached_itself(const tnl_client *c, const tnl_client_tunnel *t,
+                               const tnl_conn *upstream);
+bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, const tnl_open *o);
+/* The tunnel fails with TUNNEL_E_LOOP; t is gone. */
+void tnl_client_fail_cycle(tnl_client *c, tnl_client_tunnel *t);
 
 #endif

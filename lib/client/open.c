@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "client/internal.h"
 #include "files/files.h"
+#include "forward/proxy_header.h"
 #include "forward/stream_conn.h"
 #include "tunnel/error.h"
 
@@ -24,14 +25,6 @@ static void refuse(tnl_stream *s, int error, const char *text)
 }
 
 /* --- forwarding ------------------------------------------------------------------------------- */
-
-/* A stream that is forwarded: what its end will tell of. */
-typedef struct visit {
-    tnl_client *client;
-    uint64_t tunnel;
-    tnl_kind kind;
-    char visitor[80]; /* escaped for printing */
-} visit;
 
 /* Of an upstream that cannot be reached people hear once, and again when it worked in between. */
 static void tell_upstream(tnl_client *c, uint64_t tunnel, int error, const char *detail)
@@ -54,15 +47,22 @@ static void tell_upstream(tnl_client *c, uint64_t tunnel, int error, const char 
 
 static int on_connected(void *user, int error, const char *detail, tnl_conn *conn)
 {
-    visit *v = user;
-    (void)conn;
-    tell_upstream(v->client, v->tunnel, error, detail);
+    tnl_client_visit *v = user;
+    tnl_client *c = v->client;
+    tnl_client_tunnel *t = tnl_client_find(c, v->tunnel);
+    if (conn)
+        v->local = tnl_conn_local(conn);
+    if (conn && t && tnl_client_reached_itself(c, t, conn)) {
+        tnl_client_fail_cycle(c, t);
+        return TUNNEL_E_LOOP;
+    }
+    tell_upstream(c, v->tunnel, error, detail);
     return 0;
 }
 
 static void on_over(void *user, const tnl_forward_end *end)
 {
-    visit *v = user;
+    tnl_client_visit *v = user;
     tunnel_event e = {.type = TUNNEL_EVENT_CONNECTION,
                       .tunnel = v->tunnel,
                       .visitor = v->visitor,
@@ -71,6 +71,7 @@ static void on_over(void *user, const tnl_forward_end *end)
                       .bytes_out = end->to_stream,
                       .error = end->error,
                       .text = end->text};
+    tnl_list_remove(&v->node);
     if (v->kind != TNL_KIND_HTTP)
         tnl_client_tell(v->client, &e);
     tnl_free(v);
@@ -78,24 +79,41 @@ static void on_over(void *user, const tnl_forward_end *end)
 
 static const tnl_forward_events forward_events = {.connected = on_connected, .over = on_over};
 
-static int forward(tnl_client *c, const tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m,
+static int forward(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m,
                    const tnl_upstream *u)
 {
-    visit *v = tnl_calloc(1, sizeof(*v));
+    if (tnl_client_visits_itself(c, t, m)) {
+        refuse(s, TUNNEL_E_LOOP, tunnel_strerror(TUNNEL_E_LOOP));
+        tnl_client_fail_cycle(c, t);
+        return 0;
+    }
+    tnl_client_visit *v = tnl_calloc(1, sizeof(*v));
     if (!v)
         return TUNNEL_E_NOMEM;
-    *v = (visit){.client = c, .tunnel = t->id, .kind = t->spec.kind};
+    *v = (tnl_client_visit){.client = c, .tunnel = t->id, .kind = t->spec.kind};
     tnl_log_escape(v->visitor, sizeof(v->visitor), m->visitor.p, m->visitor.n);
-    tnl_forward_options o = {
-        .patient = t->spec.kind != TNL_KIND_HTTP, .events = &forward_events, .user = v};
+    uint8_t head[TNL_PROXY_HEADER_MAX];
+    tnl_proxy_ends ends = {.visitor = m->visitor,
+                           .port = (uint16_t)m->port,
+                           .server = m->server,
+                           .server_port = (uint16_t)m->server_port};
+    unsigned version = t->spec.proxy_protocol;
+    tnl_forward_options o = {.head = head,
+                             .head_n = version ? tnl_proxy_header(head, version, &ends) : 0,
+
+                             .patient = t->spec.kind != TNL_KIND_HTTP,
+                             .events = &forward_events,
+                             .user = v};
     int rc = tnl_forward_start(c->forwarder, s, u, &o);
     if (rc)
         tnl_free(v);
+    else
+        tnl_list_add_tail(&c->visits, &v->node);
     return rc;
 }
 
 /* The visitor names a port, and the client has said which ones it may be. */
-static int forward_port(tnl_client *c, const tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m)
+static int forward_port(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m)
 {
     tnl_upstream u = {.host = "localhost", .port = (uint16_t)m->target};
     if (!tnl_ports_has(&t->spec.ports, m->target)) {
@@ -137,6 +155,7 @@ void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
         (void)serve_files(c, t, s);
         break;
     case TNL_FAR_LISTEN:
+        (void)tnl_handle_accept(c, t, s, &m);
         break;
     }
 }
