@@ -307,6 +307,7 @@ static int answer_path(answer *a)
 int tnl_files_answer(tnl_files_conn *c)
 {
     answer a = {.c = c, .h = c->head, .now = (int64_t)time(NULL)};
+    c->close_after = c->close_after || c->owner->freed;
     if (tnl_files_date(a.date, a.now))
         add_field(&a, "Date", a.date);
     add_field(&a, "X-Content-Type-Options", "nosniff");

@@ -433,6 +433,11 @@ static void times(void **state)
     files_rig_close(&r);
 }
 
+static void set(void *user)
+{
+    *(bool *)user = true;
+}
+
 static void freed_with_connections(void **state)
 {
     (void)state;
@@ -457,6 +462,46 @@ static void freed_with_connections(void **state)
     files_rig_close(&r);
 }
 
+/* Taken leave of, a folder's connections end when they are idle, after what they are busy with. */
+static void left(void **state)
+{
+    (void)state;
+    enum { SIZE = 20 * 1024 * 1024 };
+    files_rig r;
+    files_guest g[4];
+    files_rig_open(&r);
+    make_sparse(&r, "big", SIZE);
+    for (int i = 0; i < 4; i++)
+        files_guest_open(&g[i], &r);
+    assert_int_equal(files_ask(&g[0], "GET", "/", ""), 200);
+    files_guest_say(&g[1], GET("/big") GET("/big"));
+    files_guest_say(&g[2], "GET / HTTP/1.1\r\nHo");
+    while (!files_guest_read(&g[1], 1))
+        assert_true(test_turn(&r.l));
+    UNTIL(&r.l, tnl_list_first(&r.files->idle));
+    bool gone = false;
+    tnl_files_leave(r.files, set, &gone);
+    r.files = NULL;
+    files_guest_end(&g[0]);
+    assert_false(g[0].reset);
+    files_guest_hear(&g[1], false);
+    assert_int_equal(g[1].reply.n, SIZE);
+    files_guest_end(&g[1]);
+    assert_int_equal(g[1].n, g[1].reply.head_n + SIZE);
+    assert_false(gone);
+    for (int i = 2; i < 4; i++) {
+        files_guest_say(&g[i], i == 2 ? "st: x\r\n\r\n" : GET("/"));
+        files_guest_hear(&g[i], false);
+        assert_int_equal(g[i].reply.status, 200);
+        assert_string_equal(files_field(&g[i], "Connection"), "close");
+        files_guest_end(&g[i]);
+    }
+    for (int i = 0; i < 4; i++)
+        files_guest_close(&g[i]);
+    UNTIL(&r.l, gone);
+    files_rig_close(&r);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* as hosts of a loop do */
@@ -467,6 +512,7 @@ int main(void)
         cmocka_unit_test(file_shrinks),  cmocka_unit_test(file_grows),
         cmocka_unit_test(file_replaced), cmocka_unit_test(too_many),
         cmocka_unit_test(times),         cmocka_unit_test(freed_with_connections),
+        cmocka_unit_test(left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
