@@ -77,6 +77,10 @@ static int on_published(tnl_client *c, const uint8_t *p, size_t n)
     /* A name or port of the server's choice is asked for again after a reconnect. */
     snprintf(t->spec.name, sizeof(t->spec.name), "%.*s", (int)m.name.n, m.name.n ? m.name.p : "");
     t->spec.port = (uint16_t)m.port;
+    if (!tnl_client_published_at(t, m.url)) {
+        tnl_client_fail_cycle(c, t);
+        return 0;
+    }
     tnl_log_escape(url, sizeof(url), m.url.p, m.url.n);
     tunnel_event e = {.type = TUNNEL_EVENT_PUBLISHED, .tunnel = t->id, .url = url};
     tnl_client_tell(c, &e);
