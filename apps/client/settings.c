@@ -234,11 +234,11 @@ static const char *set_domain(void *user, const char *value)
 {
     settings *s = user;
     char lower[256] = "", label[64];
-    size_t n = strlen(value);
-    bool ok = n < 254 && strchr(value, '.');
+    size_t n = strlen(value), below = strncmp(value, "*.", 2) == 0 ? 2 : 0;
+    bool ok = n < 254 && strchr(value + below, '.');
     for (size_t i = 0; ok && i < n; i++)
         lower[i] = value[i] >= 'A' && value[i] <= 'Z' ? (char)(value[i] - 'A' + 'a') : value[i];
-    for (const char *rest = lower; ok; rest++) {
+    for (const char *rest = lower + below; ok; rest++) {
         size_t part = strcspn(rest, ".");
         snprintf(label, sizeof(label), "%.*s", (int)part, rest);
         ok = part < sizeof(label) && is_label(label);

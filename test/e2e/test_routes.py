@@ -16,7 +16,7 @@ class Says(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):  # pylint: disable=invalid-name
-        seen = {"who": self.server.who, "target": self.path, "headers": self.headers.items()}
+        seen = {"who": self.server.who, "target": self.requestline.split()[1], "headers": self.headers.items()}
         body = json.dumps(seen).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -29,13 +29,18 @@ class Says(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Says6(http.server.ThreadingHTTPServer):
+class Service(http.server.ThreadingHTTPServer):
+    """A connection that ends with the test is nothing to tell."""
     daemon_threads = True
+    who = None
+
+    def handle_error(self, request, client_address):
+        pass
 
 
 def say(start, who, port=0):
     """A service that answers with its name and the request; its port."""
-    server = Says6(("127.0.0.1", port), Says)
+    server = Service(("127.0.0.1", port), Says)
     server.who = who
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -235,7 +240,7 @@ def test_custom_domains(start):
     ("x.app.example.org", 1, "--allow-domain"),
     ("*.app.example.org", 1, "--allow-domain"),
     ("demo.localhost", 1, "own domain"),
-    ("*.localhost", 1, "own domain"),
+    ("*.x.localhost", 1, "own domain"), ("*.localhost", 2, "domain"),
     ("a..b", 2, "domain"), ("-a.example.org", 2, "domain"), ("a_b.example.org", 2, "domain"),
     ("192.0.2.1", 2, "domain"), ("exa mple.org", 2, "domain"), ("nodots", 2, "domain"),
     ("a.*.example.org", 2, "domain"), ("*", 2, "domain"), ("", 2, "domain"),
@@ -315,7 +320,7 @@ def test_ports_that_are_not_allowed(behind):
 @pytest.mark.parametrize("host", [
     "demo.localhost", "p.demo.localhost", "p0.demo.localhost", "p65536.demo.localhost",
     "p99999999999999999999.demo.localhost", "p01.demo.localhost", "p1x.demo.localhost",
-    "x.p1.demo.localhost", "p1.localhost", "p-1.demo.localhost", "p+1.demo.localhost",
+    "x.p1.demo.localhost", "p1.localhost", "p-1.demo.localhost",
     "p1.p1.demo.localhost"])
 def test_names_that_are_no_ports(behind, host):
     assert behind.get("/", host=host).status == 404

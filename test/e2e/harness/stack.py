@@ -75,7 +75,7 @@ class Client:
         self.proc = proc
 
     def public(self, timeout=None):
-        return self.proc.wait_line(r"^public: (\S+)$", kind="out", timeout=timeout)[1]
+        return self.proc.wait_line(r"^public: (\S+)", kind="out", timeout=timeout)[1]
 
     @property
     def port(self):
