@@ -19,6 +19,7 @@ struct tnl_loop {
     uv_check_t check; /* runs the tasks that the poll's callbacks added */
     tnl_list tasks;
     uint8_t *scratch;
+    tnl_udp_batch *udp;
     size_t refs; /* the user's, one per internal handle, one per object that outlives its user's
                     call */
     size_t holds;
@@ -172,6 +173,11 @@ void *tnl_loop_uv(tnl_loop *l)
 uv_loop_t *tnl_loop_handle(tnl_loop *l)
 {
     return l->uv;
+}
+
+tnl_udp_batch **tnl_loop_udp(tnl_loop *l)
+{
+    return &l->udp;
 }
 
 uint32_t tnl_loop_turn(const tnl_loop *l)

@@ -18,6 +18,10 @@ uint32_t tnl_loop_turn(const tnl_loop *l);
 void tnl_loop_ref(tnl_loop *l);
 void tnl_loop_unref(tnl_loop *l);
 
+/* What the datagram sockets of the loop share (udp.c); NULL while there is none. */
+typedef struct tnl_udp_batch tnl_udp_batch;
+tnl_udp_batch **tnl_loop_udp(tnl_loop *l);
+
 /* The TUNNEL_E_ code of a libuv error (0 stays 0). */
 int tnl_io_error(int uv_error);
 

@@ -84,6 +84,7 @@ typedef struct tnl_peer {
     bool force;
     tnl_list tunnels;
     size_t tunnel_count;
+    uint64_t flows; /* of udp tunnels, so far: their ids */
     tnl_list probes;
     bool left_told;
 } tnl_peer;
@@ -171,6 +172,8 @@ int tnl_tcp_open(tnl_tunnel *t, char *text, size_t size);
 void tnl_tcp_close(tnl_tunnel *t);
 int tnl_udp_open(tnl_tunnel *t, char *text, size_t size);
 void tnl_udp_close(tnl_tunnel *t);
+/* A datagram of the client's, for the visitor of a flow. */
+void tnl_udp_answer(tnl_peer *p, const tnl_datagram *d);
 
 /* publish.c */
 int tnl_publish_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);

@@ -107,6 +107,17 @@ static int session_control(void *user, uint8_t type, const uint8_t *p, size_t n)
     }
 }
 
+static void session_datagram(void *user, const tnl_datagram *d)
+{
+    tnl_udp_answer(user, d);
+}
+
+static void session_dropped(void *user, uint64_t count)
+{
+    tnl_peer *p = user;
+    p->server->stats.datagrams_dropped += count;
+}
+
 static void session_closed(void *user, int error, const char *detail)
 {
     tnl_peer *p = user;
@@ -117,7 +128,11 @@ static void session_closed(void *user, int error, const char *detail)
 }
 
 static const tnl_session_events session_events = {
-    .open = session_open, .control = session_control, .closed = session_closed};
+    .open = session_open,
+    .control = session_control,
+    .datagram = session_datagram,
+    .dropped = session_dropped,
+    .closed = session_closed};
 
 /* --- link ------------------------------------------------------------------------------------- */
 
