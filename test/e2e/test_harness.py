@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness import eventually, ws
+from harness import duet, eventually, ws
 from harness.net import Listener, Truncated, dial, tls_trusting
 from harness.proxy import ConnectProxy, Relay
 from harness.stack import app_bytes, curl, header_pairs, sha256, values_of
@@ -114,6 +114,49 @@ def test_websocket_frames():
     assert ws.frame(ws.BINARY, claim=1 << 40, masked=False)[:2] == b"\x82\x7f"
     masked = ws.frame(ws.BINARY, b"x" * 300)
     assert masked[:4] == b"\x82\xfe\x01\x2c" and len(masked) == 308
+
+
+def test_frames_of_raw_ends():
+    """The examples of RFC 6455 section 5.7, and what is wrong on purpose."""
+    key = bytes.fromhex("37fa213d")
+    assert duet.frame(ws.TEXT, b"Hello").hex() == "810548656c6c6f"
+    assert duet.frame(ws.TEXT, b"Hello", key=key).hex() == "818537fa213d7f9f4d5158"
+    assert duet.frame(ws.TEXT, b"Hel", fin=False) + duet.frame(ws.CONTINUATION, b"lo") == \
+        bytes.fromhex("010348656c80026c6f")
+    assert duet.frame(ws.BINARY, bytes(256))[:4].hex() == "827e0100"
+    assert duet.frame(ws.BINARY, bytes(65536))[:10].hex() == "827f0000000000010000"
+    assert duet.frame(ws.TEXT, b"", form=64, rsv=5, claim=1 << 63).hex() == "d17f8000000000000000"
+
+
+def test_raw_ends():
+    """A duet hears what was said, and tells an end from a reset."""
+    stage = duet.Stage()
+
+    def talk(both):
+        both.visitor.frame(ws.TEXT, b"hi")
+        both.upstream.say(b"x" * 300000)
+        both.settle()
+        both.visitor.fin()
+        both.ended(both.upstream, "fin")
+        both.upstream.reset()
+        both.ended(both.visitor, "reset")
+    try:
+        seen = []
+        for _ in range(2):
+            both = duet.begin(stage, "direct", early=b"early")
+            talk(both)
+            seen.append(both.transcript())
+            both.close()
+        assert seen[0] == seen[1] and seen[0][1][1].startswith(b"early\x81\x82")
+        both = duet.begin(stage, "direct")
+        both.visitor.sock.send(b"unsaid")
+        both.visitor.words += b"forged"
+        both.settle()
+        with pytest.raises(AssertionError, match="other bytes"):
+            both.transcript()
+        both.close()
+    finally:
+        stage.close()
 
 
 def test_processes(start):
