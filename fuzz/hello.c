@@ -17,18 +17,19 @@ static void must(int ok)
         abort();
 }
 
-static tnl_hello_state run(tnl_hello *h, const uint8_t *p, size_t n, size_t step, size_t *used)
+static tnl_tls_hello_state run(tnl_tls_hello *h, const uint8_t *p, size_t n, size_t step,
+                               size_t *used)
 {
-    tnl_hello_state state = TNL_HELLO_MORE;
-    *h = (tnl_hello){.alert = 0};
+    tnl_tls_hello_state state = TNL_TLS_HELLO_MORE;
+    *h = (tnl_tls_hello){.alert = 0};
     *used = 0;
-    while (*used < n && state == TNL_HELLO_MORE) {
+    while (*used < n && state == TNL_TLS_HELLO_MORE) {
         *used += n - *used < step ? n - *used : step;
         /* From memory of exactly that size. */
         uint8_t *copy = malloc(*used);
         must(copy != NULL);
         memcpy(copy, p, *used);
-        state = tnl_hello_look(h, copy, *used);
+        state = tnl_tls_hello_look(h, copy, *used);
         free(copy);
     }
     return state;
@@ -37,25 +38,25 @@ static tnl_hello_state run(tnl_hello *h, const uint8_t *p, size_t n, size_t step
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-_.";
-    tnl_hello whole, cut;
+    tnl_tls_hello whole, cut;
     size_t used;
     if (size < 2)
         return 0;
     const uint8_t *p = data + 1;
     size_t n = size - 1;
-    tnl_hello_state state = run(&whole, p, n, n, &used);
+    tnl_tls_hello_state state = run(&whole, p, n, n, &used);
     size_t step = 1U + data[0];
     if (n / step > 4096)
         step = n / 4096;
     must(run(&cut, p, n, step, &used) == state);
     must(whole.alert == cut.alert);
-    if (state == TNL_HELLO_DONE) {
+    if (state == TNL_TLS_HELLO_DONE) {
         must(strcmp(whole.name, cut.name) == 0);
         size_t length = strlen(whole.name);
         must(length < sizeof(whole.name) && strspn(whole.name, allowed) == length);
         must(length == 0 || (whole.name[0] != '.' && whole.name[length - 1] != '.'));
     }
-    must((state == TNL_HELLO_BAD) == (whole.alert != 0));
-    must(state != TNL_HELLO_MORE || n < TNL_HELLO_MAX);
+    must((state == TNL_TLS_HELLO_BAD) == (whole.alert != 0));
+    must(state != TNL_TLS_HELLO_MORE || n < TNL_TLS_HELLO_MAX);
     return 0;
 }

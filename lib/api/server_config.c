@@ -333,8 +333,6 @@ static const char *what_is_missing(const tunnel_server_config *config)
         return "no token: give --token SECRET, which clients must present";
     if (tls && config->c.cert_count == 0)
         return "a TLS listener needs a certificate: give --tls-cert FILE and --tls-key FILE";
-    if (!tls && config->c.cert_count)
-        return "a certificate needs a TLS listener: give --tls-listen ADDRESS:PORT";
     return NULL;
 }
 

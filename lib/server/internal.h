@@ -100,6 +100,7 @@ struct tnl_server {
     uint16_t public_port; /* 0: the scheme's own */
     uint16_t tls_port;    /* where visitors of tls tunnels come */
     tnl_map tunnels;      /* by key */
+    tnl_list arrivals; /* connections of which it is not known yet whose they are */
     tnl_list visitors;
     size_t visitor_count;      /* raw connections counted */
     struct tnl_forwarder *raw; /* raw.c; NULL: stopped */
@@ -188,7 +189,8 @@ void tnl_peer_close(tnl_peer *p, int code, const char *text);
 void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);
 
 /* visitor.c */
-void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls);
+/* Takes over a paused connection; early[0..n), n > 0, was read from it. tls: it is terminated here. */
+void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *early, size_t n);
 void tnl_visitor_close(tnl_list *node);
 
 /* upstream.c: streams to a tunnel's local service */

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "crypto/crypto.h"
+#include "server/arrival.h"
 #include "server/internal.h"
 #include "server/raw.h"
 #include "tunnel/error.h"
@@ -66,7 +67,7 @@ static int load_certificates(const tnl_server_config *c, tnl_tls_server **out, c
     return rc;
 }
 
-static bool wants_tls(const tnl_server_config *c)
+static bool listens_for_tls(const tnl_server_config *c)
 {
     for (size_t i = 0; i < c->listen_count; i++)
         if (c->listen[i].tls)
@@ -108,6 +109,7 @@ static void on_finish(void *user)
 static void on_shutdown(void *user)
 {
     tnl_server *s = user;
+    tnl_arrival_close_all(s);
     for (tnl_list *n = s->visitors.next, *next; n != &s->visitors; n = next) {
         next = n->next;
         tnl_visitor_close(n);
@@ -161,6 +163,7 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     s->config.tokens = NULL;
     s->config.allowed = NULL;
     s->generation = (uint64_t)time(NULL) << 20;
+    tnl_list_init(&s->arrivals);
     tnl_list_init(&s->visitors);
     tnl_list_init(&s->peers);
     tnl_task_init(&s->shutdown, on_shutdown, s);
@@ -172,7 +175,7 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
         rc = make_loop_id(s);
     if (rc == 0)
         rc = copy_certs(&s->config, config);
-    if (rc == 0 && wants_tls(config))
+    if (rc == 0 && config->cert_count)
         rc = load_certificates(&s->config, &s->tls, detail, size);
     if (rc == 0)
         rc = tnl_timer_new(&s->sweep, loop, sweep, s);
@@ -194,12 +197,12 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
 
 static void on_accept_plain(void *user, tnl_conn *c)
 {
-    tnl_visitor_accept(user, c, false);
+    tnl_arrival_accept(user, c, false);
 }
 
 static void on_accept_tls(void *user, tnl_conn *c)
 {
-    tnl_visitor_accept(user, c, true);
+    tnl_arrival_accept(user, c, true);
 }
 
 static void tell_listening(tnl_server *s, size_t i)
@@ -323,14 +326,15 @@ int tnl_server_reload(tnl_server *s, const tnl_server_config *config, char *deta
     if (!copy)
         return TUNNEL_E_NOMEM;
     int rc = copy_certs(copy, config);
-    if (rc == 0 && s->tls)
+    if (rc == 0 && copy->cert_count)
         rc = load_certificates(copy, &tls, detail, size);
     if (rc) {
         free_certs(copy);
         tnl_free(copy);
         return rc;
     }
-    if (tls) {
+    /* A listener for TLS stays until the restart, and with it what it speaks with. */
+    if (tls || !listens_for_tls(&s->config)) {
         tnl_tls_server_unref(s->tls);
         s->tls = tls;
     }
@@ -356,8 +360,8 @@ const tnl_server_stats *tnl_server_get_stats(const tnl_server *s)
 
 void tnl_server_maybe_closed(tnl_server *s)
 {
-    if (s->closing && tnl_list_empty(&s->visitors) && tnl_list_empty(&s->peers) && !s->raw &&
-        !s->raw_stopping)
+    if (s->closing && tnl_list_empty(&s->arrivals) && tnl_list_empty(&s->visitors) &&
+        tnl_list_empty(&s->peers) && !s->raw && !s->raw_stopping)
         tnl_loop_defer(s->loop, &s->finish);
 }
 

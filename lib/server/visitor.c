@@ -463,11 +463,10 @@ static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
     visitor_free(v);
 }
 
-void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls)
+void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *early, size_t n)
 {
     tnl_visitor *v = NULL;
-    s->stats.visitors++;
-    if (s->closing || s->visitor_count >= TNL_MAX_VISITORS)
+    if (s->closing)
         goto fail;
     v = tnl_calloc(1, sizeof(*v));
     if (!v)
@@ -484,7 +483,7 @@ void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls)
         tnl_http_parser_new(&v->parser, true, NULL, &parser_events, v))
         goto fail;
     if (tls) {
-        if (tnl_tls_accept(&v->conn, s->tls, c, NULL, 0, &conn_events, v)) {
+        if (tnl_tls_accept(&v->conn, s->tls, c, early, n, &conn_events, v)) {
             c = NULL;
             goto fail;
         }
@@ -496,6 +495,8 @@ void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls)
     s->visitor_count++;
     tnl_timer_start(v->timer, TNL_HEAD_TIMEOUT_MS);
     tnl_conn_resume(v->conn);
+    if (!tls)
+        consume(v, early, n);
     return;
 fail:
     if (v) {
@@ -503,6 +504,8 @@ fail:
         tnl_http_parser_free(v->parser);
         tnl_free(v);
     }
-    if (c)
+    if (c) {
+        tnl_conn_set_events(c, &tnl_conn_no_events, NULL);
         tnl_conn_close(c);
+    }
 }

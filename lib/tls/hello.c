@@ -21,10 +21,10 @@ enum {
     LABEL_MAX = 63,
 };
 
-static tnl_hello_state bad(tnl_hello *h, uint8_t alert)
+static tnl_tls_hello_state bad(tnl_tls_hello *h, uint8_t alert)
 {
     h->alert = alert;
-    return TNL_HELLO_BAD;
+    return TNL_TLS_HELLO_BAD;
 }
 
 /* --- the message ------------------------------------------------------------------------------ */
@@ -53,7 +53,7 @@ static bool is_address(const char *text)
     return inet_pton(AF_INET, text, address) == 1 || inet_pton(AF_INET6, text, address) == 1;
 }
 
-static bool take_name(tnl_hello *h, const uint8_t *p, size_t n)
+static bool take_name(tnl_tls_hello *h, const uint8_t *p, size_t n)
 {
     if (n == 0)
         return false;
@@ -82,7 +82,7 @@ static tnl_reader vector(tnl_reader *r, size_t size, size_t least, size_t most)
 }
 
 /* 0 or an alert. */
-static uint8_t read_names(tnl_hello *h, tnl_reader extension)
+static uint8_t read_names(tnl_tls_hello *h, tnl_reader extension)
 {
     bool found = false;
     tnl_reader list = vector(&extension, 2, 1, UINT16_MAX);
@@ -104,7 +104,7 @@ static uint8_t read_names(tnl_hello *h, tnl_reader extension)
     return list.failed ? TNL_ALERT_DECODE_ERROR : 0;
 }
 
-static uint8_t read_extensions(tnl_hello *h, tnl_reader *r)
+static uint8_t read_extensions(tnl_tls_hello *h, tnl_reader *r)
 {
     bool found = false;
     tnl_reader all = vector(r, 2, 0, UINT16_MAX);
@@ -126,7 +126,7 @@ static uint8_t read_extensions(tnl_hello *h, tnl_reader *r)
 }
 
 /* RFC 8446 section 4.1.2 and RFC 5246 section 7.4.1.2: what both have in common. */
-static tnl_hello_state read_message(tnl_hello *h, const uint8_t *p, size_t n)
+static tnl_tls_hello_state read_message(tnl_tls_hello *h, const uint8_t *p, size_t n)
 {
     tnl_reader r = tnl_reader_of(p, n);
     uint64_t major = tnl_read_uint(&r, 1);
@@ -139,7 +139,7 @@ static tnl_hello_state read_message(tnl_hello *h, const uint8_t *p, size_t n)
     if (major != VERSION_MAJOR)
         return bad(h, TNL_ALERT_PROTOCOL_VERSION);
     uint8_t alert = r.left ? read_extensions(h, &r) : 0;
-    return alert ? bad(h, alert) : TNL_HELLO_DONE;
+    return alert ? bad(h, alert) : TNL_TLS_HELLO_DONE;
 }
 
 /* --- records ---------------------------------------------------------------------------------- */
@@ -156,7 +156,7 @@ static void gather(uint8_t *out, size_t need, const uint8_t *p)
     }
 }
 
-static tnl_hello_state complete(tnl_hello *h, const uint8_t *p)
+static tnl_tls_hello_state complete(tnl_tls_hello *h, const uint8_t *p)
 {
     if (h->records == 1)
         return read_message(h, p + RECORD_HEAD + MESSAGE_HEAD, h->need - MESSAGE_HEAD);
@@ -164,23 +164,23 @@ static tnl_hello_state complete(tnl_hello *h, const uint8_t *p)
     if (!whole)
         return bad(h, TNL_ALERT_INTERNAL_ERROR);
     gather(whole, h->need, p);
-    tnl_hello_state state = read_message(h, whole + MESSAGE_HEAD, h->need - MESSAGE_HEAD);
+    tnl_tls_hello_state state = read_message(h, whole + MESSAGE_HEAD, h->need - MESSAGE_HEAD);
     tnl_free(whole);
     return state;
 }
 
 /* The head of a record, at h->at; what of it has come is checked already. */
-static tnl_hello_state begin_record(tnl_hello *h, const uint8_t *p, size_t n)
+static tnl_tls_hello_state begin_record(tnl_tls_hello *h, const uint8_t *p, size_t n)
 {
     const uint8_t *head = p + h->at;
     size_t have = n - h->at;
     bool first = h->records == 0;
     if (have >= 1 && head[0] != TYPE_HANDSHAKE)
-        return first ? TNL_HELLO_OTHER : bad(h, TNL_ALERT_UNEXPECTED_MESSAGE);
+        return first ? TNL_TLS_HELLO_OTHER : bad(h, TNL_ALERT_UNEXPECTED_MESSAGE);
     if (have >= 2 && head[1] != VERSION_MAJOR)
-        return first ? TNL_HELLO_OTHER : bad(h, TNL_ALERT_PROTOCOL_VERSION);
+        return first ? TNL_TLS_HELLO_OTHER : bad(h, TNL_ALERT_PROTOCOL_VERSION);
     if (have < RECORD_HEAD)
-        return TNL_HELLO_MORE;
+        return TNL_TLS_HELLO_MORE;
     h->left = (size_t)head[3] << 8 | head[4];
     if (h->left == 0)
         return bad(h, TNL_ALERT_DECODE_ERROR);
@@ -188,11 +188,11 @@ static tnl_hello_state begin_record(tnl_hello *h, const uint8_t *p, size_t n)
         return bad(h, TNL_ALERT_RECORD_OVERFLOW);
     h->at += RECORD_HEAD;
     h->records++;
-    return TNL_HELLO_DONE;
+    return TNL_TLS_HELLO_DONE;
 }
 
 /* Up to the end of the present record, or of what there is. */
-static tnl_hello_state read_fragment(tnl_hello *h, const uint8_t *p, size_t n)
+static tnl_tls_hello_state read_fragment(tnl_tls_hello *h, const uint8_t *p, size_t n)
 {
     size_t take = n - h->at < h->left ? n - h->at : h->left;
     for (size_t i = 0; i < take && h->got + i < MESSAGE_HEAD; i++)
@@ -204,37 +204,37 @@ static tnl_hello_state read_fragment(tnl_hello *h, const uint8_t *p, size_t n)
         return bad(h, TNL_ALERT_UNEXPECTED_MESSAGE);
     if (!h->need && h->got >= MESSAGE_HEAD) {
         h->need = MESSAGE_HEAD + ((size_t)h->head[1] << 16 | (size_t)h->head[2] << 8 | h->head[3]);
-        if (h->need > TNL_HELLO_MAX_MESSAGE)
+        if (h->need > TNL_TLS_HELLO_MAX_MESSAGE)
             return bad(h, TNL_ALERT_ILLEGAL_PARAMETER);
     }
     /* Nothing may follow in the same record: keys change here, RFC 8446 section 5.1. */
     if (h->need && h->got + h->left > h->need)
         return bad(h, TNL_ALERT_UNEXPECTED_MESSAGE);
-    return TNL_HELLO_MORE;
+    return TNL_TLS_HELLO_MORE;
 }
 
-tnl_hello_state tnl_hello_look(tnl_hello *h, const uint8_t *p, size_t n)
+tnl_tls_hello_state tnl_tls_hello_look(tnl_tls_hello *h, const uint8_t *p, size_t n)
 {
-    if (n > TNL_HELLO_MAX)
-        n = TNL_HELLO_MAX;
+    if (n > TNL_TLS_HELLO_MAX)
+        n = TNL_TLS_HELLO_MAX;
     while (h->at < n) {
-        tnl_hello_state state = h->left ? TNL_HELLO_DONE : begin_record(h, p, n);
-        if (state == TNL_HELLO_DONE)
+        tnl_tls_hello_state state = h->left ? TNL_TLS_HELLO_DONE : begin_record(h, p, n);
+        if (state == TNL_TLS_HELLO_DONE)
             state = read_fragment(h, p, n);
-        else if (state == TNL_HELLO_MORE)
+        else if (state == TNL_TLS_HELLO_MORE)
             break;
-        if (state != TNL_HELLO_MORE)
+        if (state != TNL_TLS_HELLO_MORE)
             return state;
         if (h->need && h->got == h->need)
             return complete(h, p);
     }
-    return n < TNL_HELLO_MAX ? TNL_HELLO_MORE : bad(h, TNL_ALERT_ILLEGAL_PARAMETER);
+    return n < TNL_TLS_HELLO_MAX ? TNL_TLS_HELLO_MORE : bad(h, TNL_ALERT_ILLEGAL_PARAMETER);
 }
 
-void tnl_hello_write_alert(uint8_t out[TNL_HELLO_ALERT], uint8_t alert)
+void tnl_tls_hello_write_alert(uint8_t out[TNL_TLS_HELLO_ALERT], uint8_t alert)
 {
     /* The oldest version is understood by all at this point. */
-    static const uint8_t record[TNL_HELLO_ALERT] = {TYPE_ALERT, VERSION_MAJOR, 1, 0, 2, 2, 0};
+    static const uint8_t record[TNL_TLS_HELLO_ALERT] = {TYPE_ALERT, VERSION_MAJOR, 1, 0, 2, 2, 0};
     memcpy(out, record, sizeof(record));
-    out[TNL_HELLO_ALERT - 1] = alert;
+    out[TNL_TLS_HELLO_ALERT - 1] = alert;
 }

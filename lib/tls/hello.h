@@ -11,9 +11,9 @@
  * (RFC 8446 section 5.1).
  */
 enum {
-    TNL_HELLO_MAX_MESSAGE = 16 * 1024, /* the ClientHello */
-    TNL_HELLO_MAX = 32 * 1024,         /* with the heads of its records */
-    TNL_HELLO_ALERT = 7,               /* bytes of an alert record */
+    TNL_TLS_HELLO_MAX_MESSAGE = 16 * 1024, /* the ClientHello */
+    TNL_TLS_HELLO_MAX = 32 * 1024,         /* with the heads of its records */
+    TNL_TLS_HELLO_ALERT = 7,               /* bytes of an alert record */
 };
 
 /* Alerts, RFC 8446 section 6. */
@@ -28,14 +28,14 @@ enum {
     TNL_ALERT_UNRECOGNIZED_NAME = 112,
 };
 
-typedef enum tnl_hello_state {
-    TNL_HELLO_MORE, /* so far it may become one */
-    TNL_HELLO_DONE,
-    TNL_HELLO_OTHER, /* no TLS (also SSL 2) */
-    TNL_HELLO_BAD,   /* TLS, but no proper ClientHello: `alert` says why */
-} tnl_hello_state;
+typedef enum tnl_tls_hello_state {
+    TNL_TLS_HELLO_MORE, /* so far it may become one */
+    TNL_TLS_HELLO_DONE,
+    TNL_TLS_HELLO_OTHER, /* no TLS (also SSL 2) */
+    TNL_TLS_HELLO_BAD,   /* TLS, but no proper ClientHello: `alert` says why */
+} tnl_tls_hello_state;
 
-typedef struct tnl_hello {
+typedef struct tnl_tls_hello {
     /*
      * DONE: the host name asked for, lower case, without a final dot, a valid DNS name; "" when
      * there is none. A numeric address counts as none: RFC 6066 does not allow it, some clients
@@ -50,16 +50,16 @@ typedef struct tnl_hello {
     size_t need;    /* the whole message; 0: not known yet */
     size_t records; /* begun */
     uint8_t head[4];
-} tnl_hello;
+} tnl_tls_hello;
 
 /*
  * p[0..n): all that has come since the connection began, at least as much as in the last call. h is
- * zeroed before the first one. MORE is not the answer to TNL_HELLO_MAX bytes. What follows the
+ * zeroed before the first one. MORE is not the answer to TNL_TLS_HELLO_MAX bytes. What follows the
  * hello's last record is not looked at.
  */
-tnl_hello_state tnl_hello_look(tnl_hello *h, const uint8_t *p, size_t n);
+tnl_tls_hello_state tnl_tls_hello_look(tnl_tls_hello *h, const uint8_t *p, size_t n);
 
 /* A record with a fatal alert, as it goes to a client whose hello was not answered. */
-void tnl_hello_write_alert(uint8_t out[TNL_HELLO_ALERT], uint8_t alert);
+void tnl_tls_hello_write_alert(uint8_t out[TNL_TLS_HELLO_ALERT], uint8_t alert);
 
 #endif

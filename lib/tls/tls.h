@@ -27,6 +27,8 @@ int tnl_tls_server_new(tnl_tls_server **out);
  */
 int tnl_tls_server_add(tnl_tls_server *s, const char *cert_file, const char *key_file, char *detail,
                        size_t size);
+/* Whether one of its certificates is for that DNS name (lower case). */
+bool tnl_tls_server_covers(const tnl_tls_server *s, const char *name);
 void tnl_tls_server_ref(tnl_tls_server *s);
 void tnl_tls_server_unref(tnl_tls_server *s);
 

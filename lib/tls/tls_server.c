@@ -88,6 +88,14 @@ static int on_server_name(void *user, mbedtls_ssl_context *ssl, const unsigned c
     return 0;
 }
 
+bool tnl_tls_server_covers(const tnl_tls_server *s, const char *name)
+{
+    for (size_t i = 0; i < s->count; i++)
+        if (tnl_tls_cert_fits(&s->certificates[i]->chain, name))
+            return true;
+    return false;
+}
+
 int tnl_tls_server_new(tnl_tls_server **out)
 {
     *out = NULL;

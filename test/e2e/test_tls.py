@@ -98,9 +98,12 @@ def test_certificate_by_name(start, authority, rsa):
     assert serial(server, "one.test") == serial(server, "a.one.test") == fingerprint(first)
     assert serial(server, "two.test") == serial(server, "A.Two.Test") == fingerprint(second)
     assert serial(server, "b.two.test") == fingerprint(second)
-    # Neither fits, or no name at all: the first one given.
-    assert serial(server, "three.test") == serial(server, None) == fingerprint(first)
-    assert serial(server, "a.b.two.test") == fingerprint(first)  # a wildcard is one label
+    # The server's own domain, which no certificate has, or no name at all: the first one given.
+    assert serial(server, "localhost") == serial(server, None) == fingerprint(first)
+    # Other names are nobody's; a wildcard is one label.
+    for name in ("three.test", "a.b.two.test"):
+        with pytest.raises(ssl.SSLError, match="(?i)unrecognized.name"):
+            serial(server, name)
 
 
 def test_exact_name_beats_wildcard(start, authority):
@@ -179,11 +182,41 @@ def test_half_hello_and_garbage_hurt_nobody(edge):
 
 
 @pytest.mark.usefixtures("tunnel")
-def test_tls_to_the_plain_port_is_an_error_to_that_peer(edge):
-    with dial("127.0.0.1", edge.port) as conn:
-        with pytest.raises((ssl.SSLError, OSError)):
-            tls_trusting().wrap_socket(conn.sock, server_hostname="demo.localhost")
+def test_tls_to_the_plain_port_is_tls_where_there_is_a_certificate(edge, authority):
+    with dial("127.0.0.1", edge.port, tls=tls_trusting(authority.cert),
+              sni="demo.localhost") as conn:
+        echo = json.loads(conn.fetch("GET", "/echo", edge.name("demo")).body)
+        assert values_of(echo["headers"], "x-forwarded-proto") == ["https"]
     assert edge.status("/hello") == 200
+
+
+def test_tls_to_the_plain_port_without_a_certificate_is_an_alert(start, app):
+    server = start.server()
+    start.client(server, app)
+    for name in ("demo.localhost", "other.test", None):
+        with pytest.raises(ssl.SSLError, match="(?i)unrecognized.name"):
+            dial("127.0.0.1", server.port, tls=tls_trusting(), sni=name)
+    assert server.status("/hello") == 200
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_plain_http_to_the_tls_port_is_told_so(edge):
+    with dial("127.0.0.1", edge.tls_port) as conn:
+        answer = conn.fetch("GET", "/hello", edge.name("demo", tls=True))
+        assert answer.status == 400
+        assert b"https" in answer.body
+        assert answer.get("connection") == "close"
+        assert conn.at_end()
+    # However it comes, and with whatever behind it.
+    with dial("127.0.0.1", edge.tls_port) as conn:
+        for byte in b"POST / HT":
+            conn.send(bytes([byte]))
+        conn.send(b"TP/1.1\r\nContent-Length: 100000\r\n\r\n" + bytes(100000))
+        assert conn.read_response().status == 400
+    for garbage in (b"SSH-2.0-OpenSSH_9.2\r\n", b"get / HTTP/1.0\r\n\r\n", b"\x80\x2e\x01\x03\x01"):
+        with dial("127.0.0.1", edge.tls_port) as conn:
+            conn.send(garbage)
+            assert conn.read_all() == b""
 
 
 def fails_to_start(start, cert, key, names):

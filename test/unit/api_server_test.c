@@ -145,15 +145,15 @@ static void what_is_missing_is_said(void **state)
     assert_int_equal(tunnel_server_start(server, detail, sizeof(detail)), 0);
     assert_int_equal(tunnel_server_start(server, detail, sizeof(detail)), TUNNEL_E_STATE);
     assert_int_equal(tunnel_server_reload_certificates(server, NULL, 0), 0);
-    /* A certificate without a TLS listener, and the other way round. */
+    /* A certificate is read without a TLS listener too; such a listener needs one. */
     assert_int_equal(
         tunnel_server_config_add_certificate(c, "/nonexistent.crt", "/nonexistent.key"), 0);
-    assert_int_equal(tunnel_server_new(&second, loop, c, detail, sizeof(detail)), TUNNEL_E_INVALID);
-    assert_line(detail);
-    assert_int_equal(tunnel_server_config_add_tls_listen(c, "127.0.0.1:0"), 0);
-    assert_int_equal(tunnel_server_new(&second, loop, c, detail, sizeof(detail)),
-                     TUNNEL_E_NOT_FOUND);
-    assert_non_null(strstr(detail, "/nonexistent.crt"));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(tunnel_server_new(&second, loop, c, detail, sizeof(detail)),
+                         TUNNEL_E_NOT_FOUND);
+        assert_non_null(strstr(detail, "/nonexistent.crt"));
+        assert_int_equal(tunnel_server_config_add_tls_listen(c, "127.0.0.1:0"), 0);
+    }
     tunnel_server_config_free(c);
     c = config_new();
     assert_int_equal(tunnel_server_config_add_tls_listen(c, "127.0.0.1:0"), 0);

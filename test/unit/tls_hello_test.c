@@ -108,16 +108,16 @@ static void make_named(bytes *out, const char *name)
 /* --- looking at them -------------------------------------------------------------------------- */
 
 /* In pieces of `step`, each from memory of exactly its size. */
-static tnl_hello_state look(tnl_hello *h, const uint8_t *p, size_t n, size_t step)
+static tnl_tls_hello_state look(tnl_tls_hello *h, const uint8_t *p, size_t n, size_t step)
 {
-    tnl_hello_state state = TNL_HELLO_MORE;
-    *h = (tnl_hello){.alert = 0};
-    for (size_t at = 0; at < n && state == TNL_HELLO_MORE;) {
+    tnl_tls_hello_state state = TNL_TLS_HELLO_MORE;
+    *h = (tnl_tls_hello){.alert = 0};
+    for (size_t at = 0; at < n && state == TNL_TLS_HELLO_MORE;) {
         at += n - at < step ? n - at : step;
         uint8_t *copy = malloc(at);
         assert_non_null(copy);
         memcpy(copy, p, at);
-        state = tnl_hello_look(h, copy, at);
+        state = tnl_tls_hello_look(h, copy, at);
         free(copy);
     }
     return state;
@@ -128,17 +128,17 @@ static void is_named(const bytes *b, const char *name)
 {
     static const size_t steps[] = {MAX, 1, 2, 5, 6, 100};
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-        tnl_hello h;
-        assert_int_equal(look(&h, b->p, b->n, steps[i]), TNL_HELLO_DONE);
+        tnl_tls_hello h;
+        assert_int_equal(look(&h, b->p, b->n, steps[i]), TNL_TLS_HELLO_DONE);
         assert_string_equal(h.name, name);
     }
 }
 
-static void is_refused(const bytes *b, tnl_hello_state state, unsigned alert)
+static void is_refused(const bytes *b, tnl_tls_hello_state state, unsigned alert)
 {
     static const size_t steps[] = {MAX, 1, 7};
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-        tnl_hello h;
+        tnl_tls_hello h;
         assert_int_equal(look(&h, b->p, b->n, steps[i]), state);
         assert_int_equal(h.alert, alert);
     }
@@ -182,8 +182,8 @@ static void hellos_of_real_clients(void **state)
         }
         /* Every beginning of it wants more. */
         for (size_t n = 1; n < whole.n; n++) {
-            tnl_hello h;
-            assert_int_equal(look(&h, whole.p, n, MAX), TNL_HELLO_MORE);
+            tnl_tls_hello h;
+            assert_int_equal(look(&h, whole.p, n, MAX), TNL_TLS_HELLO_MORE);
         }
         seen++;
     }
@@ -232,17 +232,17 @@ static void names(void **state)
     }
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         make_named(&b, wrong[i]);
-        is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
+        is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
     }
     /* A NUL in the middle hides nothing. */
     extensions.n = 0;
     add_server_name(&extensions, "good.example\0.evil", 18);
     make(&b, &extensions);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
     extensions.n = 0;
     add_server_name(&extensions, "127.0.0.1\0x", 11);
     make(&b, &extensions);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
 }
 
 static void the_longest_name(void **state)
@@ -259,7 +259,7 @@ static void the_longest_name(void **state)
         if (n <= 253)
             is_named(&b, name);
         else
-            is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
+            is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_UNRECOGNIZED_NAME);
     }
 }
 
@@ -286,7 +286,7 @@ static void several_names(void **state)
     add_server_name(&extensions, "a.example", 9);
     add_server_name(&extensions, "a.example", 9);
     make(&b, &extensions);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
     /* Two host names in one. */
     static const unsigned types[] = {0, 5};
     for (int i = 0; i < 2; i++) {
@@ -297,7 +297,7 @@ static void several_names(void **state)
         add_extension(&extensions, 0, data.p, data.n);
         make(&b, &extensions);
         if (i == 0)
-            is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
+            is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
         else
             is_named(&b, "a.example"); /* other types are left aside, RFC 6066 section 3 */
     }
@@ -338,23 +338,23 @@ static void wrong_lengths(void **state)
             add_uint(&changed, values[k] & top, size);
             changed.n = message.n;
             make_records(&b, &changed, 16384);
-            tnl_hello h;
-            tnl_hello_state got = look(&h, b.p, b.n, MAX);
+            tnl_tls_hello h;
+            tnl_tls_hello_state got = look(&h, b.p, b.n, MAX);
             if (!fine)
-                assert_int_equal(got, TNL_HELLO_BAD);
+                assert_int_equal(got, TNL_TLS_HELLO_BAD);
         }
     }
     /* The length of the whole. */
     changed = message;
     changed.p[3]--;
     make_records(&b, &changed, 16384);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_UNEXPECTED_MESSAGE);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_UNEXPECTED_MESSAGE);
     changed.p[3] = (uint8_t)(message.p[3] + 1);
     make_records(&b, &changed, 16384);
-    is_refused(&b, TNL_HELLO_MORE, 0);
+    is_refused(&b, TNL_TLS_HELLO_MORE, 0);
     add_uint(&changed, 0, 1);
     make_records(&b, &changed, 16384);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_DECODE_ERROR);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_DECODE_ERROR);
 }
 
 static void wrong_records(void **state)
@@ -365,18 +365,18 @@ static void wrong_records(void **state)
     static const struct {
         size_t at;
         uint8_t value;
-        tnl_hello_state state;
+        tnl_tls_hello_state state;
         unsigned alert;
     } cases[] = {
-        {0, 21, TNL_HELLO_OTHER, 0}, /* an alert */
-        {0, 23, TNL_HELLO_OTHER, 0},
-        {0, 'G', TNL_HELLO_OTHER, 0},
-        {1, 2, TNL_HELLO_OTHER, 0},
-        {1, 4, TNL_HELLO_OTHER, 0},
-        {3, 0xff, TNL_HELLO_BAD, TNL_ALERT_RECORD_OVERFLOW},
-        {5, 2, TNL_HELLO_BAD, TNL_ALERT_UNEXPECTED_MESSAGE},
-        {6, 1, TNL_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER},
-        {9, 2, TNL_HELLO_BAD, TNL_ALERT_PROTOCOL_VERSION},
+        {0, 21, TNL_TLS_HELLO_OTHER, 0}, /* an alert */
+        {0, 23, TNL_TLS_HELLO_OTHER, 0},
+        {0, 'G', TNL_TLS_HELLO_OTHER, 0},
+        {1, 2, TNL_TLS_HELLO_OTHER, 0},
+        {1, 4, TNL_TLS_HELLO_OTHER, 0},
+        {3, 0xff, TNL_TLS_HELLO_BAD, TNL_ALERT_RECORD_OVERFLOW},
+        {5, 2, TNL_TLS_HELLO_BAD, TNL_ALERT_UNEXPECTED_MESSAGE},
+        {6, 1, TNL_TLS_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER},
+        {9, 2, TNL_TLS_HELLO_BAD, TNL_ALERT_PROTOCOL_VERSION},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         b = good;
@@ -385,11 +385,11 @@ static void wrong_records(void **state)
     }
     b.n = 0;
     add(&b, "\x16\x03\x01\0\0", 5);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_DECODE_ERROR);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_DECODE_ERROR);
     /* An SSL 2 hello that offers more. */
     b.n = 0;
     add(&b, "\x80\x2e\x01\x03\x01\0\x15\0\0\0\x10", 11);
-    is_refused(&b, TNL_HELLO_OTHER, 0);
+    is_refused(&b, TNL_TLS_HELLO_OTHER, 0);
     /* Something else between two records of the message. */
     static bytes message, extensions;
     extensions.n = 0;
@@ -397,10 +397,10 @@ static void wrong_records(void **state)
     make_message(&message, &extensions);
     make_records(&b, &message, 50);
     b.p[55] = 23;
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_UNEXPECTED_MESSAGE);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_UNEXPECTED_MESSAGE);
     b.p[55] = 22;
     b.p[56] = 2;
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_PROTOCOL_VERSION);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_PROTOCOL_VERSION);
     b.p[56] = 3;
     is_named(&b, "demo.example");
 }
@@ -415,33 +415,33 @@ static void big_ones(void **state)
     add_extension(&extensions, 21, zeros, 16000);
     add_server_name(&extensions, "demo.example", 12);
     make_message(&message, &extensions);
-    size_t rest = TNL_HELLO_MAX_MESSAGE - message.n - 4;
+    size_t rest = TNL_TLS_HELLO_MAX_MESSAGE - message.n - 4;
     add_extension(&extensions, 0xaaaa, zeros, rest);
     make_message(&message, &extensions);
-    assert_int_equal(message.n, TNL_HELLO_MAX_MESSAGE);
+    assert_int_equal(message.n, TNL_TLS_HELLO_MAX_MESSAGE);
     make_records(&b, &message, 16384);
     is_named(&b, "demo.example");
     make_records(&b, &message, 6);
     is_named(&b, "demo.example");
     /* In so many records that their heads are more than the message. */
     make_records(&b, &message, 1);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
-    b.n = TNL_HELLO_MAX - 1;
-    is_refused(&b, TNL_HELLO_MORE, 0);
-    b.n = TNL_HELLO_MAX;
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
+    b.n = TNL_TLS_HELLO_MAX - 1;
+    is_refused(&b, TNL_TLS_HELLO_MORE, 0);
+    b.n = TNL_TLS_HELLO_MAX;
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
     extensions.n -= rest + 4;
     add_extension(&extensions, 0xaaaa, zeros, rest + 1);
     make_message(&message, &extensions);
     make_records(&b, &message, 16384);
-    is_refused(&b, TNL_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
+    is_refused(&b, TNL_TLS_HELLO_BAD, TNL_ALERT_ILLEGAL_PARAMETER);
 }
 
 static void an_alert_is_a_record(void **state)
 {
     (void)state;
-    uint8_t out[TNL_HELLO_ALERT];
-    tnl_hello_write_alert(out, TNL_ALERT_UNRECOGNIZED_NAME);
+    uint8_t out[TNL_TLS_HELLO_ALERT];
+    tnl_tls_hello_write_alert(out, TNL_ALERT_UNRECOGNIZED_NAME);
     assert_memory_equal(out, "\x15\x03\x01\0\x02\x02\x70", sizeof(out));
 }
 
