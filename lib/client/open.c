@@ -129,9 +129,14 @@ static int serve_files(const tnl_client *c, const tnl_client_tunnel *t, tnl_stre
 {
     tnl_conn *conn;
     int rc = tnl_stream_conn(&conn, c->loop, s, NULL, &tnl_conn_no_events, NULL);
-    if (rc == 0 && tnl_files_serve(t->spec.files, conn))
-        tnl_conn_reset(conn);
-    return rc;
+    if (rc)
+        return rc;
+    rc = tnl_files_serve(t->spec.files, conn);
+    if (rc) {
+        tnl_stream_reset(s, rc, "the folder has as many visitors as it takes");
+        tnl_conn_close(conn);
+    }
+    return 0;
 }
 
 /* --- all of them ------------------------------------------------------------------------------ */

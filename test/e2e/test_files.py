@@ -181,6 +181,24 @@ def test_slow_readers_cost_little(start, edge, site):
     eventually(lambda: client.proc.descriptors() < 30, "the files are closed")
 
 
+def test_too_many_visitors(start, edge, site):
+    """256 are served at a time; those who wait for nothing make room."""
+    start.program_client(edge, ["files", site, "--quiet"], subdomain="crowd")
+    conns = []
+    try:
+        for _ in range(256):
+            conn = edge.dial()
+            conns.append(conn)
+            conn.send(f"GET /big.bin HTTP/1.1\r\nHost: {edge.name('crowd')}\r\n\r\n")
+            assert conn.read_head().status == 200
+        assert edge.status("/a.txt", "crowd") == 503
+        conns.pop().abort()
+        eventually(lambda: edge.status("/a.txt", "crowd") == 200, "room for another")
+    finally:
+        for conn in conns:
+            conn.abort()
+
+
 def test_file_that_becomes_shorter(start, edge, folder):
     """The answer ends early, visibly; nothing is made up for what is missing."""
     root = folder / "root"
