@@ -60,31 +60,6 @@ static void fail(stream_conn *s, int error)
     finish(s, error, text, strlen(text));
 }
 
-/* --- a stream that nobody reads any more, while what was written to it arrives ---------------- */
-
-static size_t deaf_data(void *user, const uint8_t *p, size_t n)
-{
-    (void)user;
-    (void)p;
-    return n;
-}
-
-static void deaf_fin(void *user)
-{
-    tnl_stream_release(user);
-}
-
-static void deaf_reset(void *user, uint32_t code, const char *text, size_t n)
-{
-    (void)code;
-    (void)text;
-    (void)n;
-    tnl_stream_release(user);
-}
-
-static const tnl_stream_events deaf_events = {
-    .data = deaf_data, .fin = deaf_fin, .reset = deaf_reset};
-
 static void stream_conn_close(tnl_conn *c, bool reset)
 {
     stream_conn *s = of(c);
@@ -92,13 +67,10 @@ static void stream_conn_close(tnl_conn *c, bool reset)
     if (s->closing)
         return;
     finish(s, 0, "", 0);
-    if (!reset && s->fin_sent && !s->fin_seen) {
-        tnl_stream_set_events(stream, &deaf_events, stream);
-        tnl_stream_resume(stream);
-        return;
-    }
     if (reset)
         tnl_stream_reset(stream, TUNNEL_E_RESET, NULL);
+    else if (!s->fin_sent || !s->fin_seen)
+        tnl_stream_break(stream, TUNNEL_E_CANCELED, NULL);
     tnl_stream_release(stream);
 }
 

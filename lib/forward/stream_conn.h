@@ -13,10 +13,9 @@
  *   connection's queue, at most TNL_CONN_MAX_PENDING. tnl_conn_pending() counts the queue alone.
  * - Only what data() brought gives the peer new credit.
  * - tnl_conn_shutdown() is FIN, after the queue. tnl_conn_reset() is RESET.
- * - tnl_conn_close() after the FIN went into the stream lets what was written arrive, as the kernel
- *   does for a socket: the stream stays by itself until the peer's direction ends too, and what
- *   comes meanwhile is dropped. At any other time it is RESET with TUNNEL_E_CANCELED, so that a cut
- *   answer is not taken for a whole one.
+ * - tnl_conn_close() drops the queue, but what the stream has taken arrives, with the FIN if there
+ * was one. Where not both directions have ended, a RESET with TUNNEL_E_CANCELED follows it, so that
+ * a cut answer is not taken for a whole one.
  * - The peer's RESET, and the end of the session, are closed() with its code as a negative
  *   TUNNEL_E_ code (TUNNEL_E_RESET for a code that is none) and its text.
  */
