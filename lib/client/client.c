@@ -126,6 +126,7 @@ static void on_files_gone(void *user)
 void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t)
 {
     tnl_list_remove(&t->node);
+    tnl_client_flows_free(t);
     if (t->spec.files) {
         /* What is being sent of the folder goes on. */
         tnl_client_hold(c);

@@ -75,6 +75,10 @@ void tnl_client_on_event(tnl_client *c, tnl_client_event_cb cb, void *user);
 int tnl_client_publish(tnl_client *c, const tnl_tunnel_spec *spec, uint64_t *tunnel);
 /* No new streams; those that are open go on to their ends. */
 int tnl_client_unpublish(tnl_client *c, uint64_t tunnel);
+/* See tunnel_datagram_send() and tunnel_datagram_visitor(). */
+int tnl_client_datagram_send(tnl_client *c, uint64_t tunnel, uint64_t flow, const void *p,
+                             size_t n);
+int tnl_client_datagram_visitor(tnl_client *c, uint64_t tunnel, uint64_t flow, tnl_address *out);
 int tnl_client_start(tnl_client *c);
 void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user);
 

@@ -28,6 +28,7 @@ typedef struct tnl_client_tunnel {
     uint16_t public_port; /* of its URL, once it is published */
     bool loop_told;
     bool down; /* its upstream could not be reached, the last time */
+    struct tnl_client_flows *flows; /* udp: NULL before the first datagram */
 } tnl_client_tunnel;
 
 /* A stream that is forwarded: what its end will tell of. */
@@ -102,6 +103,13 @@ void tnl_handle_close_all(tnl_client *c);
 
 /* open.c: a stream that the server opened goes where its tunnel says. */
 void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n);
+
+/* datagram.c */
+typedef struct tnl_client_flows tnl_client_flows;
+void tnl_client_on_datagram(void *user, const tnl_datagram *d);
+void tnl_client_flows_free(tnl_client_tunnel *t);
+/* The session is gone, and with it all flows. */
+void tnl_client_flows_lost(tnl_client *c);
 
 /* cycle.c: tunnels whose upstream is their own public address */
 /* Takes note of the URL; false: it is what the tunnel forwards to. */

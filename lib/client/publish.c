@@ -175,6 +175,7 @@ static void on_closed(void *user, int error, const char *detail)
 {
     tnl_client *c = user;
     c->session = NULL;
+    tnl_client_flows_lost(c);
     if (c->state == TNL_CLIENT_CLOSED)
         tnl_client_maybe_closed(c);
     else
@@ -182,4 +183,5 @@ static void on_closed(void *user, int error, const char *detail)
 }
 
 const tnl_session_events tnl_client_session_events = {
-    .open = tnl_client_on_open, .control = on_control, .event = on_event, .closed = on_closed};
+    .open = tnl_client_on_open, .control = on_control, .event = on_event,
+    .datagram = tnl_client_on_datagram, .closed = on_closed};

@@ -19,6 +19,7 @@ enum {
     SWEEP_LEAST_MS = 100,
     SWEEP_MOST_MS = 5000,
     SWEEP_COUNT = 256, /* flows that are ended in one turn of the loop */
+    STALE_PART = 6,    /* a flow that was idle for this part of its time makes room */
 };
 
 /* A host, or an IPv6 network of 64 bits, that flows come from. */
@@ -26,14 +27,15 @@ typedef struct source {
     tnl_map_node node;
     uint8_t key[9]; /* family, address */
     size_t count;
-    tnl_list fresh; /* its flows that were never answered, the longest idle first */
+    tnl_list fresh;    /* its flows that were never answered, the longest idle first */
+    tnl_list answered; /* the others, likewise */
 } source;
 
 typedef struct flow {
     tnl_map_node by_visitor;
     tnl_map_node by_id;
-    tnl_list recent;   /* in port->fresh or port->answered */
-    tnl_list of_source; /* in source->fresh, until it is answered */
+    tnl_list recent;    /* in port->fresh or port->answered */
+    tnl_list of_source; /* in source->fresh or source->answered */
     source *source;
     tnl_udp_address visitor; /* .user: which socket */
     uint64_t born;
@@ -99,6 +101,7 @@ static source *add_source(udp_port *p, const tnl_udp_address *a)
         return NULL;
     source_key(s->key, a);
     tnl_list_init(&s->fresh);
+    tnl_list_init(&s->answered);
     if (tnl_map_put(&p->sources, &s->node, s->key, sizeof(s->key))) {
         tnl_free(s);
         return NULL;
@@ -150,24 +153,34 @@ static flow *longest_idle(const tnl_list *l)
     return n ? TNL_CONTAINER(n, flow, recent) : NULL;
 }
 
-/* Who was never answered makes room; who talks with the service stays. */
+/* Who was never answered makes room, or who has been silent for a while; who talks with the service
+ * stays. */
+static bool end_one(udp_port *p, flow *unanswered, flow *silent)
+{
+    uint64_t now = tnl_loop_now(server_of(p)->loop);
+    flow *f = unanswered;
+    if (!f && silent && now - silent->heard >= p->idle_ms / STALE_PART)
+        f = silent;
+    if (f)
+        end_flow(p, f);
+    return f != NULL;
+}
+
+static flow *first_of_source(const tnl_list *l)
+{
+    tnl_list *n = tnl_list_first(l);
+    return n ? TNL_CONTAINER(n, flow, of_source) : NULL;
+}
+
 static bool make_room(udp_port *p, const tnl_udp_address *who)
 {
     const tnl_server_config *c = &server_of(p)->config;
-    source *s = find_source(p, who);
-    if (s && s->count >= c->udp_flows_per_source) {
-        tnl_list *n = tnl_list_first(&s->fresh);
-        if (!n)
-            return false;
-        end_flow(p, TNL_CONTAINER(n, flow, of_source));
-    }
-    if (p->count >= c->udp_flows) {
-        flow *f = longest_idle(&p->fresh);
-        if (!f)
-            return false;
-        end_flow(p, f);
-    }
-    return p->count < c->udp_flows;
+    const source *s = find_source(p, who);
+    if (s && s->count >= c->udp_flows_per_source &&
+        !end_one(p, first_of_source(&s->fresh), first_of_source(&s->answered)))
+        return false;
+    return p->count < c->udp_flows ||
+           end_one(p, longest_idle(&p->fresh), longest_idle(&p->answered));
 }
 
 static void begin_sweeping(udp_port *p)
@@ -218,8 +231,7 @@ static void touch(udp_port *p, flow *f)
     tnl_list_remove(&f->recent);
     tnl_list_add_tail(f->answered ? &p->answered : &p->fresh, &f->recent);
     tnl_list_remove(&f->of_source);
-    if (!f->answered)
-        tnl_list_add_tail(&f->source->fresh, &f->of_source);
+    tnl_list_add_tail(f->answered ? &f->source->answered : &f->source->fresh, &f->of_source);
 }
 
 /* --- idle ends -------------------------------------------------------------------------------- */
