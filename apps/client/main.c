@@ -6,13 +6,16 @@
 
 #include "client/app.h"
 #include "client/show.h"
+#include "client/start.h"
 #include "common/process.h"
 #include "common/terminal.h"
 
-static void on_closed(void *user)
+/* --- the client ------------------------------------------------------------------------------- */
+
+void on_client_closed(void *user)
 {
     app *a = user;
-    if (--a->open == 0)
+    if (--a->open == 0 && a->leaving)
         tunnel_loop_stop(a->loop);
 }
 
@@ -25,13 +28,9 @@ void leave(app *a, int code)
     a->exit_code = code;
     a->client = NULL;
     if (client)
-        tunnel_client_close(client, on_closed, a);
-}
-
-static void on_stop(void *user, int signum)
-{
-    (void)signum;
-    leave(user, 0);
+        tunnel_client_close(client, on_client_closed, a);
+    else if (a->open == 0)
+        tunnel_loop_stop(a->loop);
 }
 
 /* The exit code for what tunnel_client_new() and tunnel_client_forward() say. */
@@ -58,7 +57,7 @@ static const char *file_option(const plan *p, int rc)
     return p->fields[PLAN_UPSTREAM_CA] ? "--upstream-ca: " : "";
 }
 
-static int open_client(app *a)
+int open_client(app *a)
 {
     char detail[600];
     settings *s = a->settings;
@@ -80,31 +79,34 @@ static int open_client(app *a)
     return -1;
 }
 
-/* One tunnel, from the command line alone. */
-static int prepare_one(app *a)
+/* --- start ------------------------------------------------------------------------------------ */
+
+static void on_stop(void *user, int signum)
 {
-    settings *s = a->settings;
-    tunnel_type type = (tunnel_type)(a->command.command - a->command.commands);
-    plan *p = settings_add_plan(s, NULL, type);
-    if (!p ||
-        (a->command.argument_count && !text_set(&p->fields[PLAN_TO], a->command.arguments[0])))
-        return fail_with(&a->command, 1, "out of memory");
-    int rc = apply_options(&a->command, s);
-    if (rc >= 0)
-        return rc;
-    const char *error = plan_complete(p, a->line, sizeof(a->line));
-    if (!error)
-        error = settings_complete(s);
-    return error ? fail_with(&a->command, EXIT_USAGE, error) : open_client(a);
+    (void)signum;
+    leave(user, 0);
+}
+
+/* Who starts a program with nohup wants it to outlive the terminal. */
+static bool is_tied_to_terminal(void)
+{
+    struct sigaction now;
+    return has_terminal() && (sigaction(SIGHUP, NULL, &now) || now.sa_handler != SIG_IGN);
 }
 
 static int prepare(app *a)
 {
-    int rc = prepare_one(a);
+    size_t command = (size_t)(a->command.command - a->command.commands);
+    if (command == COMMAND_CHECK)
+        return check_file(a);
+    int rc = command == COMMAND_START ? prepare_file(a) : prepare_one(a);
     if (rc >= 0)
         return rc;
+    a->had_terminal = is_tied_to_terminal();
     tunnel_loop_on_signal(a->loop, SIGTERM, on_stop, a);
     tunnel_loop_on_signal(a->loop, SIGINT, on_stop, a);
+    if (command == COMMAND_START)
+        tunnel_loop_on_signal(a->loop, SIGHUP, on_hangup, a);
     tunnel_client_start(a->client);
     return -1;
 }
@@ -127,6 +129,8 @@ int main(int argc, char **argv)
     hold_signals();
     tunnel_loop_free(a.loop);
     settings_free(a.settings);
+    settings_free(a.next);
+    free(a.file);
     free_command_line(&a.command);
     return a.exit_code;
 }

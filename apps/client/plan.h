@@ -51,6 +51,9 @@ typedef struct plan {
     char *fields[PLAN_FIELDS]; /* NULL: not given */
     text_list subdomains;
     text_list domains;
+    size_t line; /* of the file, where it begins, and where its names and fields stand */
+    size_t names_line;
+    size_t lines[PLAN_FIELDS];
     char *files; /* which versions of the files that it names were there */
     published_name *names;
     size_t name_count;

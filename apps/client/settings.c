@@ -7,6 +7,7 @@
 #include <tunnel/error.h>
 
 #include "client/proxy.h"
+#include "common/tokens.h"
 
 settings *settings_new(void)
 {
@@ -84,6 +85,7 @@ size_t settings_name_count(const settings *s)
 
 static const char *connection_result(settings *s, int rc, connection_field field, const char *value)
 {
+    s->connection_lines[field] = s->reading ? *s->reading : 0;
     if (rc == 0)
         return text_set(&s->connection[field], value) ? NULL : "out of memory";
     const char *line = tunnel_client_config_error(s->config);
@@ -100,8 +102,26 @@ static const char *set_server(void *user, const char *value)
 static const char *set_token(void *user, const char *value)
 {
     settings *s = user;
+    if (s->connection[CONNECTION_TOKEN])
+        return "a token is given already: give either token or token-file";
     return connection_result(s, tunnel_client_config_set_token(s->config, value), CONNECTION_TOKEN,
                              value);
+}
+
+static const char *set_token_file(void *user, const char *value)
+{
+    settings *s = user;
+    text_list tokens = {.count = 0};
+    const char *error = read_token_file(&tokens, value, s->line, sizeof(s->line));
+    if (!error && tokens.count != 1) {
+        snprintf(s->line, sizeof(s->line), "'%.200s' must hold one token, on a line of its own",
+                 value);
+        error = s->line;
+    }
+    if (!error)
+        error = set_token(user, tokens.items[0]);
+    text_clear(&tokens);
+    return error;
 }
 
 static const char *set_ca(void *user, const char *value)
@@ -190,6 +210,7 @@ static const char *set_config(void *user, const char *value)
 
 static const char *keep(settings *s, plan_field field, const char *value)
 {
+    s->current->lines[field] = s->reading ? *s->reading : 0;
     return text_set(&s->current->fields[field], value) ? NULL : "out of memory";
 }
 
@@ -210,6 +231,7 @@ static bool is_label(const char *value)
 
 static const char *add_once(settings *s, text_list *list, const char *value)
 {
+    s->current->names_line = s->reading ? *s->reading : 0;
     if (text_has(list, value)) {
         snprintf(s->line, sizeof(s->line), "'%.80s' is given twice", value);
         return s->line;
@@ -354,8 +376,17 @@ static const option_row rows[] = {
     {.name = "token",
      .value = "SECRET",
      .variable = "TUNNEL_TOKEN",
+     .secret = true,
+     .group = 'T',
      .help = "The credential that the server knows.",
      .set = set_token},
+    {.name = "token-file",
+     .value = "FILE",
+     .variable = "TUNNEL_TOKEN_FILE",
+     .path = true,
+     .group = 'T',
+     .help = "A file that holds it.",
+     .set = set_token_file},
     {.name = "config",
      .value = "FILE",
      .variable = "TUNNEL_CLIENT_CONFIG",
@@ -483,6 +514,7 @@ static const option_row rows[] = {
     {.name = "proxy",
      .value = "URL",
      .variable = "TUNNEL_PROXY",
+     .secret = true,
      .help = "Go out through this HTTP proxy:\nhttp://[USER:PASSWORD@]HOST[:PORT]; '' for none.\n"
              "Default: HTTPS_PROXY, unless NO_PROXY names the server.",
      .set = set_proxy},

@@ -27,8 +27,10 @@ typedef enum connection_field {
 /* All that the command line, the environment and a file have said, checked. */
 typedef struct settings {
     tunnel_client_config *config;
-    char *connection[CONNECTION_FIELDS]; /* NULL: not given */
-    char *ca_version;                    /* which version of the CA file it was */
+    char *connection[CONNECTION_FIELDS];        /* NULL: not given */
+    char *ca_version;                           /* which version of the CA file it was */
+    size_t connection_lines[CONNECTION_FIELDS]; /* of the file; 0: not from there */
+    const size_t *reading; /* the line of the file that is being read; NULL: none is */
     plan *plans;
     plan *current; /* whose options are being set */
     bool quiet;

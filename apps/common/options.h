@@ -26,6 +26,7 @@ typedef struct option_row {
     const char *variable; /* the environment variable */
     bool repeatable;
     bool path;         /* relative to the folder of the file it stands in; "" and "-" are not */
+    bool secret;       /* must not be read by others */
     char group;        /* options of a group are overridden together; 0: it is alone */
     unsigned commands; /* bits of the commands that it goes with; 0: all */
     option_place place;

@@ -57,7 +57,7 @@ bool text_equal(const char *a, const char *b)
 char *path_in(const char *folder, const char *path)
 {
     char *current = NULL, *out = NULL;
-    if (path[0] == '/')
+    if (path[0] == '/' || (folder && strcmp(folder, ".") == 0))
         return strdup(path);
     if (!folder)
         folder = current = getcwd(NULL, 0);

@@ -13,7 +13,8 @@ typedef struct app {
     settings *settings;
     tunnel_loop *loop;
     tunnel_server *server;
-    char token[33]; /* the one that was made because none was given, or "" */
+    const char *file; /* the configuration file; NULL: none */
+    char token[33];   /* the one that was made because none was given, or "" */
     bool token_shown;
     FILE *access_file; /* NULL: none */
     char line[1400];

@@ -7,7 +7,81 @@
 
 #include "common/process.h"
 #include "server/app.h"
+#include "server/file.h"
 #include "server/show.h"
+
+/* --- settings --------------------------------------------------------------------------------- */
+
+static void say(void *user, const char *text)
+{
+    (void)user;
+    fprintf(stderr, "%s\n", text);
+}
+
+static void say_note(void *user, const char *text)
+{
+    show_note(user, "mistake", text);
+}
+
+/* A server without a token gets one, which stays the same when the file is read again. */
+static const char *make_token(app *a, settings *s)
+{
+    if (s->tokens.count)
+        return NULL;
+    if ((!a->token[0] && tunnel_make_token(a->token)) ||
+        tunnel_server_config_add_token(s->config, a->token))
+        return "cannot make a token";
+    return NULL;
+}
+
+/* All that the file, the environment and the flags say now. NULL: there are mistakes, which `tell`
+ * was told, or a line has told about flags or environment; *code is for that. */
+static settings *load(app *a, void (*tell)(void *user, const char *text), int *code)
+{
+    mistakes m = {.path = a->file};
+    const command_line *c = &a->command;
+    settings *s = settings_new();
+    *code = s ? apply_options(c, s) : fail_with(c, 1, "out of memory");
+    if (*code < 0 && a->file)
+        read_config_file(s, c, a->file, &m);
+    if (m.count)
+        *code = EXIT_USAGE;
+    tell_mistakes(&m, tell, a);
+    clear_mistakes(&m);
+    const char *error = *code < 0 ? settings_complete(s) : NULL;
+    if (*code < 0 && !error)
+        error = make_token(a, s);
+    if (error)
+        *code = fail_with(c, EXIT_USAGE, error);
+    if (*code < 0)
+        return s;
+    settings_free(s);
+    return NULL;
+}
+
+/* --- the access log --------------------------------------------------------------------------- */
+
+/* 0, or an errno; then it stays as it was. */
+static int open_access_log(app *a, const settings *s)
+{
+    const char *path = s->access_log;
+    FILE *file = !path ? NULL : strcmp(path, "-") == 0 ? stdout : fopen(path, "ae");
+    if (path && !file)
+        return errno;
+    if (file)
+        setvbuf(file, NULL, _IOLBF, 0);
+    if (a->access_file && a->access_file != stdout)
+        fclose(a->access_file);
+    a->access_file = file;
+    return 0;
+}
+
+static const char *access_log_problem(app *a, const settings *s, int error)
+{
+    snprintf(a->line, sizeof(a->line), "cannot write the access log '%s': %s", s->access_log,
+             strerror(error));
+    return a->line;
+}
 
 /* --- signals ---------------------------------------------------------------------------------- */
 
@@ -22,51 +96,53 @@ static void on_stop(void *user, int signum)
     tunnel_loop_on_signal(a->loop, SIGHUP, NULL, NULL);
 }
 
+/* Reads everything again; on a mistake everything stays as it was. */
 static void on_hangup(void *user, int signum)
 {
     app *a = user;
     char detail[600];
+    int code;
     (void)signum;
-    if (a->access_file && a->access_file != stdout)
-        a->access_file = freopen(a->settings->access_log, "ae", a->access_file);
-    if (a->access_file)
-        setvbuf(a->access_file, NULL, _IOLBF, 0);
-    if (a->settings->certs.count == 0)
-        return;
-    if (tunnel_server_reload_certificates(a->server, detail, sizeof(detail)))
-        fprintf(stderr, "tunnel-server: the certificates stay as they were: %s\n", detail);
-    else
-        fprintf(stderr, "tunnel-server: certificates read again\n");
+    settings *fresh = load(a, say_note, &code);
+    int rc = fresh ? tunnel_server_reload(a->server, fresh->config, detail, sizeof(detail)) : 0;
+    if (!fresh || (rc && rc != TUNNEL_E_STATE)) {
+        snprintf(a->line, sizeof(a->line), "%s%s%s", "everything stays as it was",
+                 fresh ? ": " : "", fresh ? detail : "");
+        show_note(a, "not_reloaded", a->line);
+        settings_free(fresh);
+        /* Who turns the access log over is to get a new one in any case. */
+        fresh = NULL;
+    } else {
+        settings_free(a->settings);
+        a->settings = fresh;
+        show_note(a, "reloaded", "configuration and certificates read again");
+    }
+    if (rc == TUNNEL_E_STATE)
+        show_note(a, "warning", detail);
+    int error = open_access_log(a, a->settings);
+    if (error)
+        show_note(a, "warning", access_log_problem(a, a->settings, error));
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
 
-static int open_access_log(app *a)
-{
-    const char *path = a->settings->access_log;
-    if (!path)
-        return -1;
-    a->access_file = strcmp(path, "-") == 0 ? stdout : fopen(path, "ae");
-    if (!a->access_file) {
-        snprintf(a->line, sizeof(a->line), "cannot write the access log '%s': %s", path,
-                 strerror(errno));
-        return fail_with(&a->command, 1, a->line);
-    }
-    setvbuf(a->access_file, NULL, _IOLBF, 0);
-    return -1;
-}
-
-static int start_server(app *a)
+static int start_server(app *a, bool only_check)
 {
     char detail[600];
     const command_line *c = &a->command;
     int rc = tunnel_server_new(&a->server, a->loop, a->settings->config, detail, sizeof(detail));
     if (rc == TUNNEL_E_NOT_FOUND || rc == TUNNEL_E_ACCESS || rc == TUNNEL_E_CERTIFICATE) {
-        snprintf(a->line, sizeof(a->line), "--tls-cert, --tls-key: %s", detail);
-        return fail_with(c, 1, a->line);
+        snprintf(a->line, sizeof(a->line), "%s%s",
+                 a->file ? "" : "--tls-cert, --tls-key: ", detail);
+        return fail_with(c, only_check ? EXIT_USAGE : 1, a->line);
     }
     if (rc)
         return fail_with(c, rc == TUNNEL_E_INVALID ? EXIT_USAGE : 1, detail);
+    if (only_check)
+        return 0;
+    int error = open_access_log(a, a->settings);
+    if (error)
+        return fail_with(c, 1, access_log_problem(a, a->settings, error));
     tunnel_server_on_event(a->server, on_server_event, a);
     tunnel_loop_on_signal(a->loop, SIGTERM, on_stop, a);
     tunnel_loop_on_signal(a->loop, SIGINT, on_stop, a);
@@ -77,25 +153,18 @@ static int start_server(app *a)
 
 static int prepare(app *a)
 {
+    int code;
     const command_line *c = &a->command;
-    if (c->argument_count) {
-        snprintf(a->line, sizeof(a->line), "'%.60s' is not expected here (see --help)",
-                 c->arguments[0]);
-        return fail_with(c, EXIT_USAGE, a->line);
-    }
-    int rc = apply_options(c, a->settings);
-    if (rc >= 0)
-        return rc;
-    const char *error = settings_complete(a->settings);
-    if (error)
-        return fail_with(c, EXIT_USAGE, error);
-    rc = open_access_log(a);
-    if (rc >= 0)
-        return rc;
-    if (!a->settings->has_token && (tunnel_make_token(a->token) ||
-                                    tunnel_server_config_add_token(a->settings->config, a->token)))
-        return fail_with(c, 1, "cannot make a token");
-    return start_server(a);
+    a->file = c->command ? c->arguments[0] : option_value(c, "config");
+    settings *s = load(a, say, &code);
+    if (!s)
+        return code;
+    settings_free(a->settings);
+    a->settings = s;
+    code = start_server(a, c->command != NULL);
+    if (c->command && code == 0)
+        printf("%s: no mistakes\n", a->file);
+    return code;
 }
 
 int main(int argc, char **argv)

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <tunnel/error.h>
 
+#include "common/tokens.h"
+
 settings *settings_new(void)
 {
     settings *s = calloc(1, sizeof(*s));
@@ -23,6 +25,7 @@ void settings_free(settings *s)
 {
     if (!s)
         return;
+    text_clear(&s->tokens);
     text_clear(&s->certs);
     text_clear(&s->keys);
     free(s->access_log);
@@ -73,8 +76,24 @@ static const char *set_domain(void *user, const char *value)
 static const char *set_token(void *user, const char *value)
 {
     settings *s = user;
-    s->has_token = true;
-    return result(s, tunnel_server_config_add_token(s->config, value));
+    const char *error = result(s, tunnel_server_config_add_token(s->config, value));
+    return error || text_add(&s->tokens, value) ? error : "out of memory";
+}
+
+static const char *set_token_file(void *user, const char *value)
+{
+    settings *s = user;
+    text_list tokens = {.count = 0};
+    const char *error = read_token_file(&tokens, value, s->line, sizeof(s->line));
+    if (!error && tokens.count == 0) {
+        snprintf(s->line, sizeof(s->line), "'%.200s' holds no token: write one on each line",
+                 value);
+        error = s->line;
+    }
+    for (size_t i = 0; i < tokens.count && !error; i++)
+        error = set_token(user, tokens.items[i]);
+    text_clear(&tokens);
+    return error;
 }
 
 static const char *set_public_url(void *user, const char *value)
@@ -152,6 +171,13 @@ static const char *set_allow_domain(void *user, const char *value)
     return result(s, tunnel_server_config_allow_domain(s->config, NULL, value));
 }
 
+/* Read before all others, see main.c. */
+static const char *set_config(void *user, const char *value)
+{
+    (void)user;
+    return *value ? NULL : "give the path of a file";
+}
+
 static const char *set_log_format(void *user, const char *value)
 {
     settings *s = user;
@@ -187,6 +213,12 @@ const char *settings_complete(settings *s)
 /* --- tables ----------------------------------------------------------------------------------- */
 
 static const option_row rows[] = {
+    {.name = "config",
+     .value = "FILE",
+     .variable = "TUNNEL_SERVER_CONFIG",
+     .place = NOT_IN_FILE,
+     .help = "Configuration file, YAML, see tunnel-server.yml(5).\nRead again on SIGHUP.",
+     .set = set_config},
     {.name = "listen",
      .value = "ADDRESS:PORT",
      .variable = "TUNNEL_LISTEN",
@@ -204,6 +236,7 @@ static const option_row rows[] = {
      .variable = "TUNNEL_TLS_CERT",
      .repeatable = true,
      .path = true,
+     .group = 'C',
      .help =
          "Certificate chain, PEM. With --tls-key; the pair may be\nrepeated, SNI chooses. Read again on SIGHUP.",
      .set = set_tls_cert},
@@ -212,6 +245,7 @@ static const option_row rows[] = {
      .variable = "TUNNEL_TLS_KEY",
      .repeatable = true,
      .path = true,
+     .group = 'C',
      .help = "Its private key, PEM.",
      .set = set_tls_key},
     {.name = "domain",
@@ -223,9 +257,19 @@ static const option_row rows[] = {
      .value = "SECRET",
      .variable = "TUNNEL_TOKEN",
      .repeatable = true,
+     .secret = true,
+     .group = 'T',
      .help =
          "What clients must present; each token is an account.\nDefault: one is made and printed.",
      .set = set_token},
+    {.name = "token-file",
+     .value = "FILE",
+     .variable = "TUNNEL_TOKEN_FILE",
+     .repeatable = true,
+     .path = true,
+     .group = 'T',
+     .help = "A file with a token on each line; # begins a comment.\nRead again on SIGHUP.",
+     .set = set_token_file},
     {.name = "public-url",
      .value = "URL",
      .variable = "TUNNEL_PUBLIC_URL",
@@ -292,6 +336,12 @@ static const option_row rows[] = {
      .set = set_verbose},
 };
 
+static const command_row commands[] = {
+    {"check-config", "FILE", 1, "a file, e.g. tunnel-server check-config server.yml",
+     "Name every mistake of a configuration file.",
+     "The exit status is 0 when there is no mistake, else 2."},
+};
+
 static const char usage[] =
     "[OPTIONS]\n\n"
     "The public end of libtunnel: clients keep a connection to it, visitors come to the names\n"
@@ -311,5 +361,7 @@ void server_command_line(command_line *c)
                         .usage = usage,
                         .examples = examples,
                         .rows = rows,
-                        .row_count = sizeof(rows) / sizeof(*rows)};
+                        .row_count = sizeof(rows) / sizeof(*rows),
+                        .commands = commands,
+                        .command_count = 1};
 }

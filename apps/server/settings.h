@@ -12,11 +12,11 @@
 /* All that the command line, the environment and a file have said, checked. */
 typedef struct settings {
     tunnel_server_config *config;
+    text_list tokens; /* in the order given */
     text_list certs;
     text_list keys;
     uint32_t udp_flows; /* 0: not given */
     uint32_t udp_flows_per_source;
-    bool has_token;
     bool verbose;
     bool json;
     char *access_log; /* NULL: none; "-": standard output */
