@@ -112,6 +112,7 @@ HEADERS := $(filter-out include/tunnel/server%,$(HEADERS))
 APPS := client
 endif
 APPS := $(foreach a,$(APPS),$(if $(wildcard apps/$(a)/*.c),$(a)))
+EXAMPLE_SRC := $(sort $(wildcard examples/*.c))
 APP_SRC := $(sort $(wildcard $(APPS:%=apps/%/*.c) apps/common/*.c))
 
 TEST_LIB_SRC := $(if $(FOLDERS),$(filter $(FOLDERS:%=lib/%/%),$(LIB_SRC)),$(LIB_SRC))
@@ -128,16 +129,18 @@ MAN := $(filter-out man/tunnel-server%,$(MAN))
 endif
 
 obj = $(patsubst %.c,$(OBJ)/%.o,$(1))
-ALL_SRC := $(LIB_SRC) $(APP_SRC) $(UNIT_SRC) $(SIM_SRC) $(SUPPORT_SRC) $(FUZZ_SRC) test/fuzz_replay.c
+ALL_SRC := $(LIB_SRC) $(APP_SRC) $(EXAMPLE_SRC) $(UNIT_SRC) $(SIM_SRC) $(SUPPORT_SRC) $(FUZZ_SRC) test/fuzz_replay.c
 
 SHARED := libtunnel.so.$(VERSION)
 STATIC := $(OUT)/lib/libtunnel.a
 PROGRAMS := $(APPS:%=$(OUT)/bin/tunnel-%)
+EXAMPLES := $(EXAMPLE_SRC:%.c=$(OUT)/%)
 
 .SECONDARY: $(call obj,$(ALL_SRC)) $(PROGRAMS)
 
 .PHONY: all
-all: $(PROGRAMS:$(OUT)/%=$(PUBLIC)/%) $(PUBLIC)/lib/libtunnel.a $(PUBLIC)/lib/libtunnel.so
+all: $(PROGRAMS:$(OUT)/%=$(PUBLIC)/%) $(EXAMPLES:$(OUT)/%=$(PUBLIC)/%) \
+    $(PUBLIC)/lib/libtunnel.a $(PUBLIC)/lib/libtunnel.so
 
 # --- compiling -----------------------------------------------------------------------------------
 # Whatever changes a flag makes the objects anew.
@@ -148,6 +151,7 @@ FLAGS = $(COMPILE) $(DEP_CFLAGS) $(LINK)
 
 $(OBJ)/lib/%.o: INCLUDES := -Iinclude -Ilib $(DEP_CFLAGS)
 $(OBJ)/apps/%.o: INCLUDES := -Iinclude -Iapps $(APP_CFLAGS)
+$(OBJ)/examples/%.o: INCLUDES := -Iinclude
 $(OBJ)/test/%.o: INCLUDES := -Iinclude -Ilib -Itest $(DEP_CFLAGS) $(CMOCKA_CFLAGS)
 $(OBJ)/fuzz/%.o: INCLUDES := -Iinclude -Ilib -Ifuzz $(DEP_CFLAGS)
 
@@ -192,12 +196,18 @@ $(OUT)/bin/tunnel-%: $$(call obj,$$(wildcard apps/$$*/*.c apps/common/*.c)) $(ST
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -pie -o $@ $^ $(SYSTEM_LIBS) -Wl,--as-needed $(APP_LIBS)
 
+# What a user builds with the library: the public headers and nothing else.
+$(EXAMPLES): $(OUT)/examples/%: $(OBJ)/examples/%.o $(STATIC)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -pie -o $@ $^ $(SYSTEM_LIBS)
+
 # --- build/bin and build/lib ---------------------------------------------------------------------
 ifneq ($(PUBLIC),$(OUT))
 # Another flavour than the last one: nothing of that stays.
 $(BUILD)/flavour: FORCE
 	@mkdir -p $(@D)
-	@echo '$(FLAVOUR)' | cmp -s - $@ || { rm -rf $(BUILD)/bin $(BUILD)/lib; echo '$(FLAVOUR)' >$@; }
+	@echo '$(FLAVOUR)' | cmp -s - $@ || { rm -rf $(BUILD)/bin $(BUILD)/lib $(BUILD)/examples; echo '$(FLAVOUR)' >$@; }
 
 define publish
 	@mkdir -p $(@D)
@@ -206,6 +216,8 @@ endef
 $(BUILD)/bin/%: $(OUT)/bin/% $(BUILD)/flavour
 	$(publish)
 $(BUILD)/lib/%: $(OUT)/lib/% $(BUILD)/flavour
+	$(publish)
+$(BUILD)/examples/%: $(OUT)/examples/% $(BUILD)/flavour
 	$(publish)
 endif
 
