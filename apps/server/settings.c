@@ -202,7 +202,7 @@ const char *settings_complete(settings *s)
                                                                s->keys.items[i]));
     if (!error && (s->udp_flows || s->udp_flows_per_source)) {
         uint32_t flows = s->udp_flows ? s->udp_flows : 1024;
-        uint32_t source = s->udp_flows_per_source ? s->udp_flows_per_source : 256;
+        uint32_t source = s->udp_flows_per_source ? s->udp_flows_per_source : 512;
         error = result(s, tunnel_server_config_set_udp_flows(s->config, flows, source));
     }
     if (!error && s->access_log)

@@ -61,7 +61,7 @@ TUNNEL_EXPORT int tunnel_server_config_set_tcp_ports(tunnel_server_config *confi
 TUNNEL_EXPORT int tunnel_server_config_set_udp_ports(tunnel_server_config *config,
                                                      const char *ports);
 /* Flows at once of a udp tunnel, 1 to 65536, and of one visitor's host (an IPv4 address, an IPv6 /64)
- * in it. Defaults 1024 and 256. */
+ * in it. Defaults 1024 and 512. */
 TUNNEL_EXPORT int tunnel_server_config_set_udp_flows(tunnel_server_config *config, uint32_t tunnel,
                                                      uint32_t source);
 /* 1: http://DOMAIN/ID/... reaches the tunnel with that id (its name, or what it asked for), for

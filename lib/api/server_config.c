@@ -61,7 +61,7 @@ int tunnel_server_config_new(tunnel_server_config **out)
     config->c.silence_ms = 5000;
     config->c.answer_timeout_ms = 60000;
     config->c.udp_flows = 1024;
-    config->c.udp_flows_per_source = 256;
+    config->c.udp_flows_per_source = 512;
     if (tnl_ports_parse(&config->c.tcp_ports, "20000-29999") ||
         tnl_ports_parse(&config->c.udp_ports, "30000-39999")) {
         tnl_free(config);
