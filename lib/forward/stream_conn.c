@@ -60,6 +60,34 @@ static void fail(stream_conn *s, int error)
     finish(s, error, text, strlen(text));
 }
 
+/* --- what a closed one leaves: its end is on the way, the peer's is awaited --------------------
+ */
+
+static size_t left_data(void *user, const uint8_t *p, size_t n)
+{
+    tnl_stream *s = user;
+    (void)p;
+    tnl_stream_break(s, TUNNEL_E_CANCELED, NULL);
+    tnl_stream_release(s);
+    return n;
+}
+
+static void left_fin(void *user)
+{
+    tnl_stream_release(user);
+}
+
+static void left_reset(void *user, uint32_t code, const char *text, size_t n)
+{
+    (void)code;
+    (void)text;
+    (void)n;
+    tnl_stream_release(user);
+}
+
+static const tnl_stream_events left_events = {
+    .data = left_data, .fin = left_fin, .reset = left_reset};
+
 static void stream_conn_close(tnl_conn *c, bool reset)
 {
     stream_conn *s = of(c);
@@ -67,9 +95,14 @@ static void stream_conn_close(tnl_conn *c, bool reset)
     if (s->closing)
         return;
     finish(s, 0, "", 0);
+    if (!reset && s->fin_sent && !s->fin_seen) {
+        tnl_stream_set_events(stream, &left_events, stream);
+        tnl_stream_resume(stream);
+        return;
+    }
     if (reset)
         tnl_stream_reset(stream, TUNNEL_E_RESET, NULL);
-    else if (!s->fin_sent || !s->fin_seen)
+    else if (!s->fin_sent)
         tnl_stream_break(stream, TUNNEL_E_CANCELED, NULL);
     tnl_stream_release(stream);
 }

@@ -14,8 +14,9 @@
  * - Only what data() brought gives the peer new credit.
  * - tnl_conn_shutdown() is FIN, after the queue. tnl_conn_reset() is RESET.
  * - tnl_conn_close() drops the queue, but what the stream has taken arrives, with the FIN if there
- * was one. Where not both directions have ended, a RESET with TUNNEL_E_CANCELED follows it, so that
- * a cut answer is not taken for a whole one.
+ *   was one. As with a socket, a RESET (TUNNEL_E_CANCELED) follows it without a FIN, so that a cut
+ *   answer is not taken for a whole one, and when the peer has sent or sends something more; until
+ *   the peer's end comes the stream stays by itself.
  * - The peer's RESET, and the end of the session, are closed() with its code as a negative
  *   TUNNEL_E_ code (TUNNEL_E_RESET for a code that is none) and its text.
  */
