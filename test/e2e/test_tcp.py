@@ -172,9 +172,13 @@ def test_reset_by_the_upstream(peer, reach):
 
 def test_reset_at_once_by_the_upstream(peer, reach):
     upstream = peer(lambda conn: conn.abort())
+    where = reach.tcp(upstream.port)
     for _ in range(10):
-        with dial(*reach.tcp(upstream.port)) as visitor:
-            assert ending(visitor) == (b"", "reset")
+        try:
+            with dial(*where) as visitor:
+                assert ending(visitor) == (b"", "reset")
+        except ConnectionResetError:
+            pass  # so soon that connecting itself is told
 
 
 def test_close_with_unread_bytes_is_a_reset(peer, reach):
@@ -429,8 +433,11 @@ def test_short_connections_leave_nothing(start, peer):
 # -- upstreams ------------------------------------------------------------------------------------
 
 def ends_unanswered(port):
-    with dial("127.0.0.1", port) as visitor:
-        return ending(visitor)[0] == b""
+    try:
+        with dial("127.0.0.1", port) as visitor:
+            return ending(visitor)[0] == b""
+    except ConnectionResetError:
+        return True  # so soon that connecting itself is told
 
 
 def test_upstream_that_is_not_up(start, port_edge):
@@ -481,7 +488,7 @@ def test_upstream_by_host_and_port(start, port_edge, peer, host):
         assert visitor.read_exactly(5) == b"there"
 
 
-@pytest.mark.parametrize("upstream", ["0", "65536", "host", "host:", ":80x", "http://host:80",
+@pytest.mark.parametrize("upstream", ["0", "65536", "host", "host:", ":80x", "ftp://host:80",
                                       "unix:", ""])
 def test_upstream_that_is_none(start, port_edge, upstream):
     client = start.tcp(port_edge, upstream, wait=False)
