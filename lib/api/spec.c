@@ -219,7 +219,7 @@ static int take_options(tnl_tunnel_spec *spec, const tunnel_options *o, line l)
     spec->idle_ms = o->idle_ms;
     if (!o->cert_file)
         return 0;
-    rc = tnl_tls_server_new(&spec->tls);
+    rc = tnl_tls_server_new_any(&spec->tls);
     return rc ? rc : tnl_tls_server_add(spec->tls, o->cert_file, o->key_file, l.text, l.size);
 }
 

@@ -7,6 +7,7 @@
 #include "client/internal.h"
 #include "files/files.h"
 #include "forward/proxy_header.h"
+#include "forward/splice.h"
 #include "forward/stream_conn.h"
 #include "tunnel/error.h"
 
@@ -104,7 +105,10 @@ static int forward(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl
                              .patient = t->spec.kind != TNL_KIND_HTTP,
                              .events = &forward_events,
                              .user = v};
-    int rc = tnl_forward_start(c->forwarder, s, u, &o);
+    tnl_address peer = {.port = (uint16_t)m->port};
+    snprintf(peer.host, sizeof(peer.host), "%.63s", v->visitor);
+    int rc = t->spec.tls ? tnl_forward_tls(c->forwarder, s, t->spec.tls, &peer, u, &o)
+                         : tnl_forward_start(c->forwarder, s, u, &o);
     if (rc)
         tnl_free(v);
     else

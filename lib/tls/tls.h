@@ -18,6 +18,9 @@
 typedef struct tnl_tls_server tnl_tls_server;
 
 int tnl_tls_server_new(tnl_tls_server **out);
+/* The same for one that does not know which protocol is spoken within: ALPN is left unanswered (RFC
+ * 7301 section 3.2), so that clients go on with what they speak without it instead of failing. */
+int tnl_tls_server_new_any(tnl_tls_server **out);
 /*
  * Adds a certificate chain and its key (PEM files). The names it answers for are its subjectAltName
  * DNS names (wildcards one label deep, RFC 6125 section 6.4.3), else its CN. The first one added is

@@ -50,6 +50,8 @@ int tnl_tls_client_new(tnl_tls_client **out, const char *ca_file, bool verify, c
         return tnl_tls_say(detail, size, TUNNEL_E_NOMEM, "out of memory");
     mbedtls_x509_crt_init(&c->authorities);
     int rc = tnl_tls_ctx_init(&c->ctx, MBEDTLS_SSL_IS_CLIENT, destroy);
+    if (rc == 0)
+        rc = tnl_tls_ctx_http(&c->ctx);
     if (rc)
         tnl_tls_say(detail, size, rc, "%s", tunnel_strerror(rc));
     if (rc == 0 && verify)

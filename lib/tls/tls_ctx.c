@@ -32,8 +32,6 @@ static const uint16_t groups[] = {
     MBEDTLS_SSL_IANA_TLS_GROUP_NONE,
 };
 
-static const char *const alpn[] = {"http/1.1", NULL};
-
 int tnl_tls_ctx_init(tnl_tls_ctx *ctx, int endpoint, void (*destroy)(tnl_tls_ctx *ctx))
 {
     static const unsigned char label[] = "libtunnel tls";
@@ -63,10 +61,16 @@ int tnl_tls_ctx_init(tnl_tls_ctx *ctx, int endpoint, void (*destroy)(tnl_tls_ctx
     mbedtls_ssl_conf_ciphersuites(conf, suites);
     mbedtls_ssl_conf_groups(conf, groups);
     mbedtls_ssl_conf_renegotiation(conf, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
-    /* mbedTLS only reads the list, though its type does not say so. */
-    if (mbedtls_ssl_conf_alpn_protocols(conf, (const char **)(uintptr_t)alpn))
-        return TUNNEL_E_NOMEM;
     return 0;
+}
+
+int tnl_tls_ctx_http(tnl_tls_ctx *ctx)
+{
+    static const char *const alpn[] = {"http/1.1", NULL};
+    /* mbedTLS only reads the list, though its type does not say so. */
+    return mbedtls_ssl_conf_alpn_protocols(&ctx->conf, (const char **)(uintptr_t)alpn)
+               ? TUNNEL_E_NOMEM
+               : 0;
 }
 
 void tnl_tls_ctx_free(tnl_tls_ctx *ctx)

@@ -41,6 +41,8 @@ typedef struct tnl_tls_ctx {
 
 /* 0 or a TUNNEL_E_ code; tnl_tls_ctx_free() is due in either case. endpoint: MBEDTLS_SSL_IS_... */
 int tnl_tls_ctx_init(tnl_tls_ctx *ctx, int endpoint, void (*destroy)(tnl_tls_ctx *ctx));
+/* ALPN "http/1.1". 0 or TUNNEL_E_NOMEM. */
+int tnl_tls_ctx_http(tnl_tls_ctx *ctx);
 void tnl_tls_ctx_free(tnl_tls_ctx *ctx);
 void tnl_tls_ctx_unref(tnl_tls_ctx *ctx);
 

@@ -96,7 +96,7 @@ bool tnl_tls_server_covers(const tnl_tls_server *s, const char *name)
     return false;
 }
 
-int tnl_tls_server_new(tnl_tls_server **out)
+static int make(tnl_tls_server **out, bool http)
 {
     *out = NULL;
     tnl_tls_server *s = tnl_calloc(1, sizeof(*s));
@@ -104,6 +104,8 @@ int tnl_tls_server_new(tnl_tls_server **out)
         return TUNNEL_E_NOMEM;
     mbedtls_ssl_ticket_init(&s->tickets);
     int rc = tnl_tls_ctx_init(&s->ctx, MBEDTLS_SSL_IS_SERVER, destroy);
+    if (rc == 0 && http)
+        rc = tnl_tls_ctx_http(&s->ctx);
     if (rc == 0 && mbedtls_ssl_ticket_setup(&s->tickets, mbedtls_ctr_drbg_random, &s->ctx.drbg,
                                             MBEDTLS_CIPHER_AES_256_GCM, TICKET_SECONDS))
         rc = TUNNEL_E_NOMEM;
@@ -116,6 +118,16 @@ int tnl_tls_server_new(tnl_tls_server **out)
     mbedtls_ssl_conf_sni(&s->ctx.conf, on_server_name, s);
     *out = s;
     return 0;
+}
+
+int tnl_tls_server_new(tnl_tls_server **out)
+{
+    return make(out, true);
+}
+
+int tnl_tls_server_new_any(tnl_tls_server **out)
+{
+    return make(out, false);
 }
 
 static int load(tnl_tls_server *s, certificate *c, const char *cert_file, const char *key_file,
