@@ -19,7 +19,16 @@ enum { BENCH_LINKS = 3, BENCH_FRAMES = 512, BENCH_GOT = 256 * 1024, WINDOW = 163
 typedef struct bench bench;
 typedef struct user user;
 
-typedef enum moment { ON_OPEN, ON_DATA, ON_FIN, ON_RESET, ON_ROOM, ON_RETIRED, ON_CONTROL } moment;
+typedef enum moment {
+    ON_OPEN,
+    ON_DATA,
+    ON_FIN,
+    ON_RESET,
+    ON_ROOM,
+    ON_RETIRED,
+    ON_CONTROL,
+    ON_DATAGRAM,
+} moment;
 
 struct user {
     bench *b;
@@ -57,6 +66,10 @@ struct bench {
     size_t record_len;
     int control_answer;
     int events;
+    int datagrams;
+    tnl_datagram datagram; /* the last one, without its bytes */
+    uint64_t datagram_sum; /* of its bytes */
+    uint64_t dropped;      /* datagrams, as it was told */
     user user[4];                    /* of streams that the peer opened, in order */
     void (*hook)(user *u, moment m); /* what those users are given */
     bench_frame frame[BENCH_FRAMES];
@@ -150,6 +163,25 @@ static inline void bench_on_event(void *arg, const uint8_t *map, size_t n)
     b->events++;
 }
 
+static inline void bench_on_datagram(void *arg, const tnl_datagram *d)
+{
+    bench *b = arg;
+    b->datagrams++;
+    b->datagram = *d;
+    b->datagram.p = NULL;
+    b->datagram_sum = 0;
+    for (size_t i = 0; i < d->n; i++)
+        b->datagram_sum = b->datagram_sum * 31 + d->p[i];
+    if (b->hook)
+        b->hook(&b->user[0], ON_DATAGRAM);
+}
+
+static inline void bench_on_dropped(void *arg, uint64_t count)
+{
+    bench *b = arg;
+    b->dropped += count;
+}
+
 static inline void bench_on_wake(void *arg, void *link_user)
 {
     (void)arg;
@@ -169,6 +201,8 @@ static inline void bench_on_retired(void *arg)
 static const tnl_mux_events bench_events = {.open = bench_on_open,
                                             .control = bench_on_control,
                                             .event = bench_on_event,
+                                            .datagram = bench_on_datagram,
+                                            .dropped = bench_on_dropped,
                                             .wake = bench_on_wake,
                                             .retired = bench_on_retired};
 
