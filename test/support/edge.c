@@ -34,11 +34,16 @@ static void on_event(void *user, const tunnel_event *ev)
     test_edge *e = user;
     const char *port = ev->url ? strrchr(ev->url, ':') : NULL;
     e->events[ev->type]++;
-    if (ev->type == TUNNEL_EVENT_LISTENING && port)
+    if (ev->type == TUNNEL_EVENT_LISTENING && port && !e->port)
         e->port = (uint16_t)atoi(port + 1);
     if (ev->type == TUNNEL_EVENT_ACCESS) {
         e->status = ev->status;
-        snprintf(e->path, sizeof(e->path), "%s", ev->path);
+        snprintf(e->method, sizeof(e->method), "%s", ev->method);
+        snprintf(e->host, sizeof(e->host), "%s", ev->host);
+        snprintf(e->path, sizeof(e->path), "%s", ev->path ? ev->path : "");
+        snprintf(e->visitor, sizeof(e->visitor), "%s", ev->visitor);
+        e->bytes_in = ev->bytes_in;
+        e->bytes_out = ev->bytes_out;
     }
     if (ev->type == e->close_in)
         test_edge_close_server(e);
@@ -69,6 +74,8 @@ int test_edge_open(test_edge *e, const test_edge_options *o)
     c->silence_ms = o && o->silence_ms ? o->silence_ms : 60000;
     c->answer_timeout_ms = o && o->answer_timeout_ms ? o->answer_timeout_ms : 60000;
     c->access_events = true;
+    if (o && o->configure)
+        o->configure(c, o->user);
     int rc = tnl_tokens_new(&c->tokens);
     if (rc == 0)
         rc = tnl_tokens_add(c->tokens, "secret");
@@ -183,12 +190,14 @@ void test_call_forget(test_call *c)
 static void session_open(void *user, tnl_stream *stream, const uint8_t *map, size_t n)
 {
     test_service *s = user;
-    (void)map;
-    (void)n;
-    if (s->count == TEST_CALLS)
+    tnl_open o;
+    if (s->count == TEST_CALLS || tnl_open_decode(&o, map, n))
         return;
     test_call *c = &s->calls[s->count++];
-    *c = (test_call){.service = s, .stream = stream};
+    *c = (test_call){.service = s, .stream = stream, .open = o};
+    snprintf(c->visitor, sizeof(c->visitor), "%.*s", (int)o.visitor.n, o.visitor.p);
+    snprintf(c->server, sizeof(c->server), "%.*s", (int)o.server.n, o.server.p);
+    c->open.visitor = c->open.server = (tnl_str){NULL, 0};
     tnl_stream_set_events(stream, &call_events, c);
 }
 
@@ -201,10 +210,12 @@ static int session_control(void *user, uint8_t type, const uint8_t *p, size_t n)
         s->published++;
         snprintf(s->name, sizeof(s->name), "%.*s", (int)published.name.n, published.name.p);
         snprintf(s->url, sizeof(s->url), "%.*s", (int)published.url.n, published.url.p);
+        s->port = (uint16_t)published.port;
     } else if (type == TNL_CONTROL_PUBLISH_FAILED &&
                tnl_publish_failed_decode(&failed, p, n) == 0) {
         s->refused++;
         s->code = -(int)failed.code;
+        snprintf(s->text, sizeof(s->text), "%.*s", (int)failed.message.n, failed.message.p);
     }
     return 0;
 }
@@ -330,11 +341,16 @@ static void control(test_service *s, uint8_t type, const uint8_t *bytes, size_t 
         tnl_session_broken(s->session, rc);
 }
 
+void test_service_publish_as(test_service *s, const tnl_publish *m)
+{
+    uint8_t bytes[1024];
+    control(s, TNL_CONTROL_PUBLISH, bytes, tnl_publish_encode(bytes, sizeof(bytes), m));
+}
+
 void test_service_publish(test_service *s, uint64_t id, const char *name)
 {
-    uint8_t bytes[512];
     tnl_publish m = {.tunnel = id, .kind = tnl_str_of("http"), .name = tnl_str_of(name)};
-    control(s, TNL_CONTROL_PUBLISH, bytes, tnl_publish_encode(bytes, sizeof(bytes), &m));
+    test_service_publish_as(s, &m);
 }
 
 void test_service_unpublish(test_service *s, uint64_t id)
@@ -371,11 +387,11 @@ test_call *test_service_await(test_service *s, size_t n)
 
 /* --- visitors --------------------------------------------------------------------------------- */
 
-static void connect_guest(test_guest *g, test_edge *e, bool narrow)
+static void connect_guest(test_guest *g, test_edge *e, uint16_t port, bool narrow)
 {
     static const int least = 1;
     struct sockaddr_in sa = {
-        .sin_family = AF_INET, .sin_port = htons(e->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     *g = (test_guest){.edge = e};
     g->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(g->fd >= 0);
@@ -386,7 +402,12 @@ static void connect_guest(test_guest *g, test_edge *e, bool narrow)
 
 void test_guest_open(test_guest *g, test_edge *e)
 {
-    connect_guest(g, e, false);
+    connect_guest(g, e, e->port, false);
+}
+
+void test_guest_open_at(test_guest *g, test_edge *e, uint16_t port)
+{
+    connect_guest(g, e, port, false);
 }
 
 /* The server's end of it is in this very process. */
@@ -407,7 +428,7 @@ static bool narrow_other_end(const test_guest *g)
 
 void test_guest_open_narrow(test_guest *g, test_edge *e)
 {
-    connect_guest(g, e, true);
+    connect_guest(g, e, e->port, true);
     UNTIL(&e->l, narrow_other_end(g));
 }
 

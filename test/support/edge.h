@@ -19,11 +19,15 @@ typedef struct test_edge {
     test_loop l;
     tnl_server *server; /* NULL once it is closing */
     bool server_gone;
-    uint16_t port;
+    uint16_t port;              /* of the first listener */
     tunnel_event_type close_in; /* the server is closed inside this event; -1: never */
     unsigned events[32];        /* by type */
-    int status;                 /* of the last ACCESS event */
+    int status;                 /* of the last ACCESS event, as all that follows */
+    char method[24];
+    char host[256];
     char path[600];
+    char visitor[64];
+    uint64_t bytes_in, bytes_out;
     uint64_t started_ms;
 } test_edge;
 
@@ -31,7 +35,8 @@ typedef struct test_edge_options {
     uint32_t answer_timeout_ms; /* 0: 60 s */
     uint32_t silence_ms;        /* 0: 60 s */
     void (*begin)(void *user);  /* called when there is a loop, and nothing else yet; may be NULL */
-    void *user;
+    void (*configure)(tnl_server_config *c, void *user); /* may be NULL */
+    void *user;                                          /* of both */
 } test_edge_options;
 
 int test_edge_open(test_edge *e, const test_edge_options *o);
@@ -48,7 +53,9 @@ typedef struct test_service test_service;
 typedef struct test_call {
     test_service *service;
     tnl_stream *stream; /* NULL once released */
-    char *text;         /* what came, ended with a NUL */
+    tnl_open open;
+    char visitor[64], server[64]; /* its texts */
+    char *text;                   /* what came, ended with a NUL */
     size_t n;
     size_t skipped; /* of it, taken away by test_call_forget() */
     bool deaf;      /* takes nothing */
@@ -68,8 +75,10 @@ struct test_service {
     unsigned published;
     unsigned refused;
     int code;       /* of the last PUBLISH_FAILED */
+    char text[300]; /* its message */
     char name[256]; /* of the last PUBLISHED */
     char url[300];
+    uint16_t port;
     char last_event[600]; /* the last EVENT: "METHOD PATH STATUS" */
     unsigned event_count;
     test_call calls[TEST_CALLS];
@@ -81,6 +90,7 @@ void test_service_start(test_service *s, test_edge *e, const char *token, uint8_
 /* The same, and waits for the session and for a tunnel of that name (id 1). */
 void test_service_open(test_service *s, test_edge *e, const char *name);
 void test_service_publish(test_service *s, uint64_t id, const char *name);
+void test_service_publish_as(test_service *s, const tnl_publish *m);
 void test_service_unpublish(test_service *s, uint64_t id);
 /* Ends the session and waits for it. */
 void test_service_close(test_service *s);
@@ -111,6 +121,8 @@ typedef struct test_guest {
 } test_guest;
 
 void test_guest_open(test_guest *g, test_edge *e);
+/* To another port of loopback. */
+void test_guest_open_at(test_guest *g, test_edge *e, uint16_t port);
 /* The same with the smallest buffers in the kernel at both ends, so that a few KiB that are not
  * read fill them. */
 void test_guest_open_narrow(test_guest *g, test_edge *e);
