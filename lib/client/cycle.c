@@ -47,11 +47,12 @@ bool tnl_client_reached_itself(const tnl_client *c, const tnl_client_tunnel *t,
 
 bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, const tnl_open *o)
 {
+    if (!passes_bytes(&t->spec) || !o->port)
+        return false;
     for (const tnl_list *n = c->visits.next; n != &c->visits; n = n->next) {
         const tnl_client_visit *v = TNL_CONTAINER(n, const tnl_client_visit, node);
-        if (v->local.port == o->port && v->tunnel == t->id && o->port &&
-            tnl_str_eq(o->visitor, v->local.host))
-            return passes_bytes(&t->spec);
+        if (v->local.port == o->port && v->tunnel == t->id && tnl_str_eq(o->visitor, v->local.host))
+            return true;
     }
     return false;
 }

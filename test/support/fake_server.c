@@ -291,8 +291,19 @@ void fake_server_request_event(fake_server *s, uint64_t tunnel, const char *path
 int fake_server_open_stream(fake_server *s, uint64_t tunnel, tnl_stream **out,
                             const tnl_stream_events *ev, void *user)
 {
+    return fake_server_open_port(s, tunnel, 0, out, ev, user);
+}
+
+int fake_server_open_port(fake_server *s, uint64_t tunnel, uint32_t target, tnl_stream **out,
+                          const tnl_stream_events *ev, void *user)
+{
     uint8_t bytes[256];
-    tnl_open m = {.tunnel = tunnel, .visitor = tnl_str_of("192.0.2.1"), .port = 4711};
+    tnl_open m = {.tunnel = tunnel,
+                  .visitor = tnl_str_of("192.0.2.1"),
+                  .port = 4711,
+                  .server = tnl_str_of("198.51.100.7"),
+                  .server_port = 20022,
+                  .target = target};
     size_t n = tnl_open_encode(bytes, sizeof(bytes), &m);
     assert_true(n > 0);
     tnl_mux *mux = s->session ? tnl_session_mux(s->session) : NULL;

@@ -59,5 +59,8 @@ void fake_server_publish_failed(fake_server *s, uint64_t tunnel, int code, const
 /* A stream for a tunnel. */
 int fake_server_open_stream(fake_server *s, uint64_t tunnel, tnl_stream **out,
                             const tnl_stream_events *ev, void *user);
+/* The same, for a port behind the client. */
+int fake_server_open_port(fake_server *s, uint64_t tunnel, uint32_t target, tnl_stream **out,
+                          const tnl_stream_events *ev, void *user);
 
 #endif
