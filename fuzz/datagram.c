@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bodies of DATAGRAM frames and their joining. Input: pieces, each behind its length in two bytes. What
- * is accepted encodes to the bytes it came from, and what is joined is what the last pieces say.
+ * Bodies of DATAGRAM frames and their joining. Input: pieces, each behind its length in two bytes.
+ * What is accepted encodes to the bytes it came from, and what is joined is what the last pieces
+ * say.
  */
 #include "wire/datagram.h"
 

@@ -66,9 +66,10 @@ static void on_upstream(void *user, int error, const char *detail)
     t->down = error != 0;
     if (!error || told)
         return;
-    snprintf(text, sizeof(text),
-             "the local service cannot be reached: %.300s; visitors get no answer until it is there",
-             detail);
+    snprintf(
+        text, sizeof(text),
+        "the local service cannot be reached: %.300s; visitors get no answer until it is there",
+        detail);
     tunnel_event e = {
         .type = TUNNEL_EVENT_WARNING, .tunnel = g->tunnel, .error = error, .text = text};
     tnl_client_tell(g->client, &e);
@@ -109,16 +110,15 @@ static int make_flows(tnl_client *c, tnl_client_tunnel *t)
 {
     const tnl_tunnel_spec *s = &t->spec;
     bool listens = s->far_end == TNL_FAR_LISTEN;
-    tnl_flows_config config = {.host = listens ? NULL : s->upstream.host,
-                               .port = s->upstream.port,
-                               .idle_ms = s->idle_ms};
+    tnl_flows_config config = {
+        .host = listens ? NULL : s->upstream.host, .port = s->upstream.port, .idle_ms = s->idle_ms};
     tnl_client_flows *g = tnl_calloc(1, sizeof(*g));
     if (!g)
         return TUNNEL_E_NOMEM;
     g->client = c;
     g->tunnel = t->id;
-    int rc = tnl_flows_new(&g->flows, c->loop, &config,
-                           listens ? &listen_events : &forward_events, g);
+    int rc = tnl_flows_new(&g->flows, c->loop, &config, listens ? &listen_events : &forward_events,
+                           g);
     if (rc)
         tnl_free(g);
     else

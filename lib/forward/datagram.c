@@ -36,12 +36,12 @@ typedef struct flow {
     tnl_map_node by_id;
     tnl_list recent; /* in flows->all, the longest idle first */
     tnl_flows *owner;
-    tnl_udp *udp;       /* NULL: without an upstream, or before the lookup */
-    uint16_t own_port;  /* of that */
-    uint8_t at;         /* which of the addresses it is connected to */
-    uint8_t tries;      /* how many others are left for the last datagram */
+    tnl_udp *udp;      /* NULL: without an upstream, or before the lookup */
+    uint16_t own_port; /* of that */
+    uint8_t at;        /* which of the addresses it is connected to */
+    uint8_t tries;     /* how many others are left for the last datagram */
     bool answered;
-    uint8_t family;     /* of the visitor; 0: not known */
+    uint8_t family; /* of the visitor; 0: not known */
     uint16_t port;
     uint8_t address[16];
     int error;
@@ -157,8 +157,8 @@ static void on_sweep(void *user)
     uint64_t now = tnl_loop_now(f->loop);
     int ended = 0;
     f->busy++;
-    for (flow *w; !f->freed && ended < SWEEP_COUNT && (w = longest_idle(f)) &&
-                  now - w->heard >= f->idle_ms;
+    for (flow *w;
+         !f->freed && ended < SWEEP_COUNT && (w = longest_idle(f)) && now - w->heard >= f->idle_ms;
          ended++)
         end_flow(w, 0, NULL);
     if (!f->freed && ended == SWEEP_COUNT)
@@ -362,7 +362,8 @@ static bool is_numeric(const tnl_flows *f)
            tnl_host_is_loopback(f->host);
 }
 
-/* True when the addresses are known well enough; else a lookup is on its way, or has just failed. */
+/* True when the addresses are known well enough; else a lookup is on its way, or has just failed.
+ */
 static bool look_up(tnl_flows *f)
 {
     uint64_t now = tnl_loop_now(f->loop);
@@ -418,7 +419,8 @@ static flow *begin_flow(tnl_flows *f, const tnl_datagram *d)
         return NULL;
     }
     if (f->count >= f->max)
-        end_flow(longest_idle(f), TUNNEL_E_LIMIT, "too many flows at once; it was idle for longest");
+        end_flow(longest_idle(f), TUNNEL_E_LIMIT,
+                 "too many flows at once; it was idle for longest");
     flow *w = f->freed ? NULL : tnl_calloc(1, sizeof(*w));
     if (!w)
         return NULL;
@@ -492,7 +494,7 @@ size_t tnl_flows_count(const tnl_flows *f)
 
 static uint32_t idle_of(uint32_t asked)
 {
-    uint32_t ms = asked == 0                ? IDLE_DEFAULT_MS
+    uint32_t ms = asked == 0              ? IDLE_DEFAULT_MS
                   : asked < IDLE_LEAST_MS ? IDLE_LEAST_MS
                   : asked > IDLE_MOST_MS  ? IDLE_MOST_MS
                                           : asked;

@@ -6,10 +6,10 @@
 #include "wire/datagram.h"
 
 /*
- * The flows of a udp tunnel at the client: each visitor has a socket of its own that is connected to
- * the upstream, so that only the upstream can answer, and only to that visitor; or they go to callbacks.
- * A flow ends when nothing came either way for the idle time, or when there are too many and it was idle
- * for the longest.
+ * The flows of a udp tunnel at the client: each visitor has a socket of its own that is connected
+ * to the upstream, so that only the upstream can answer, and only to that visitor; or they go to
+ * callbacks. A flow ends when nothing came either way for the idle time, or when there are too many
+ * and it was idle for the longest.
  */
 typedef struct tnl_flows tnl_flows;
 
@@ -33,7 +33,8 @@ typedef struct tnl_flows_events {
     void (*over)(void *user, const tnl_flow_end *end);
     /* The upstream is not there (error, detail), or answers (0). May come often. Optional. */
     void (*upstream)(void *user, int error, const char *detail);
-    /* Whether datagrams may be sent there; false: no. Asked before each socket is opened. Optional. */
+    /* Whether datagrams may be sent there; false: no. Asked before each socket is opened. Optional.
+     */
     bool (*allowed)(void *user, const tnl_udp_address *upstream);
     /* The visitor of a new flow is one of these sockets: datagrams go round in circles. The flow is
      * not begun. Optional. */

@@ -14,12 +14,12 @@
 #include "tunnel/error.h"
 
 enum {
-    IN_COUNT = 16,          /* read with one call */
-    IN_SIZE = 64 * 1024,    /* for each */
-    IN_ROUNDS = 4,          /* calls in a turn */
-    IN_BYTES = 128 * 1024,  /* and bytes, roughly */
-    OUT_COUNT = 64,         /* sent with one call */
-    OUT_BYTES = 128 * 1024, /* of them in all */
+    IN_COUNT = 16,                  /* read with one call */
+    IN_SIZE = 64 * 1024,            /* for each */
+    IN_ROUNDS = 4,                  /* calls in a turn */
+    IN_BYTES = 128 * 1024,          /* and bytes, roughly */
+    OUT_COUNT = 64,                 /* sent with one call */
+    OUT_BYTES = 128 * 1024,         /* of them in all */
     KERNEL_BOUND = 4 * 1024 * 1024, /* buffers in the kernel, as far as it grants them */
     KERNEL_CONNECTED = 1024 * 1024,
     CONTROL = CMSG_SPACE(sizeof(struct in6_pktinfo)),
@@ -41,7 +41,7 @@ typedef struct slot {
 /* Shared by all sockets of a loop, made with the first and freed with the last. */
 struct tnl_udp_batch {
     size_t refs;
-    tnl_task task; /* sends at the end of the turn */
+    tnl_task task;  /* sends at the end of the turn */
     tnl_udp *owner; /* whose datagrams are gathered */
     unsigned out_count;
     size_t out_bytes;
@@ -190,7 +190,8 @@ static void on_refusal(void *user)
         u->events->refused(u->user);
 }
 
-/* An error that is told of an earlier datagram has nothing to do with this one: it is sent again. */
+/* An error that is told of an earlier datagram has nothing to do with this one: it is sent again.
+ */
 static void flush(tnl_udp_batch *b)
 {
     tnl_udp *u = b->owner;
@@ -403,8 +404,8 @@ static void widen(int fd, int size)
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
-int tnl_udp_connect(tnl_udp **out, tnl_loop *l, const tnl_udp_address *to,
-                    const tnl_udp_events *ev, void *user)
+int tnl_udp_connect(tnl_udp **out, tnl_loop *l, const tnl_udp_address *to, const tnl_udp_events *ev,
+                    void *user)
 {
     struct sockaddr_storage sa;
     tnl_udp u = {.family = to->family == 4 ? AF_INET : AF_INET6,

@@ -99,7 +99,8 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list
             report(r, TUNNEL_E_NOMEM, tunnel_strerror(TUNNEL_E_NOMEM));
         else
             report(r, TUNNEL_E_RESOLVE,
-                   status == UV_EAI_AGAIN ? "the name server does not answer" : "no such host name");
+                   status == UV_EAI_AGAIN ? "the name server does not answer"
+                                          : "no such host name");
     }
     uv_freeaddrinfo(list);
 }

@@ -116,8 +116,8 @@ struct tnl_stream {
 
 /* A datagram on its way out. */
 typedef struct outgoing {
-    tnl_list node;  /* in mux->datagrams; in none while a link cuts it */
-    uint64_t since; /* when it was queued */
+    tnl_list node;            /* in mux->datagrams; in none while a link cuts it */
+    uint64_t since;           /* when it was queued */
     tnl_datagram_piece piece; /* what of it comes next; its payload lies at `bytes` */
     uint8_t bytes[];
 } outgoing;
@@ -156,8 +156,8 @@ struct tnl_mux {
     tnl_list unacked_opens;
     tnl_list lazy_acks;
     tnl_list failed;
-    tnl_buf event_queue; /* encoded EVENT frames */
-    tnl_list datagrams;  /* outgoing, the oldest first */
+    tnl_buf event_queue;   /* encoded EVENT frames */
+    tnl_list datagrams;    /* outgoing, the oldest first */
     size_t datagram_bytes; /* of all outgoing, those that are cut included */
     uint32_t datagram_number;
     uint64_t lazy_since;

@@ -22,8 +22,8 @@
  * window; the windows of all streams together never exceed what max_streams first windows need plus
  * the configured surplus.
  *
- * Datagrams pass it too, and are the opposite: ahead of stream data, never kept, never sent again, and
- * dropped, the oldest first, when they wait for too long or are too many.
+ * Datagrams pass it too, and are the opposite: ahead of stream data, never kept, never sent again,
+ * and dropped, the oldest first, when they wait for too long or are too many.
  *
  * Callbacks may call every function here except tnl_mux_free() and, for what is on the stack
  * already, tnl_mux_frame(), tnl_mux_pull() and tnl_mux_tick(). wake() may call nothing here.
@@ -80,8 +80,8 @@ typedef struct tnl_mux_events {
     /* A datagram arrived, of whatever tunnel and flow the peer says; d is the callback's until it
      * returns. Optional. */
     void (*datagram)(void *user, const tnl_datagram *d);
-    /* So many datagrams were dropped, of ours that waited or of the peer's that came incomplete. May
-     * call nothing here. Optional. */
+    /* So many datagrams were dropped, of ours that waited or of the peer's that came incomplete.
+     * May call nothing here. Optional. */
     void (*dropped)(void *user, uint64_t count);
     /* The link has something to send: pull from it soon, but not from here, since it comes out of
      * the middle of anything. Comes again only after a pull that returned 0. */
@@ -173,10 +173,10 @@ void tnl_mux_event(tnl_mux *m, const uint8_t *map, size_t n);
 /* --- datagrams -------------------------------------------------------------------------------- */
 
 /*
- * Sends a datagram if it can: it is copied and waits for the next batches of a link, where it goes ahead
- * of stream data but leaves that half of each. When too much waits, the oldest are dropped. 0;
- * TUNNEL_E_GONE (there is no link), NOMEM: then it was dropped too; INVALID (no tunnel or flow, too
- * long).
+ * Sends a datagram if it can: it is copied and waits for the next batches of a link, where it goes
+ * ahead of stream data but leaves that half of each. When too much waits, the oldest are dropped.
+ * 0; TUNNEL_E_GONE (there is no link), NOMEM: then it was dropped too; INVALID (no tunnel or flow,
+ * too long).
  */
 int tnl_mux_datagram(tnl_mux *m, const tnl_datagram *d, uint64_t now_ms);
 

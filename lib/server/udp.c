@@ -8,8 +8,8 @@
 #include "tunnel/error.h"
 
 /*
- * The public sockets of udp tunnels. Each visitor's address is a flow, whose id the client knows; what
- * the client answers in a flow goes to that address and to no other.
+ * The public sockets of udp tunnels. Each visitor's address is a flow, whose id the client knows;
+ * what the client answers in a flow goes to that address and to no other.
  */
 
 enum {

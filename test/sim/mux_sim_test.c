@@ -2,8 +2,8 @@
 /*
  * Two ends of a session under random schedules: links that deliver in random pieces, die at any
  * byte and come back, drain and overtake one another; streams that are written, stalled,
- * half-closed, reset and released at random; control messages, events, datagrams, a clock that jumps, memory
- * that fails; and, in runs of its own, a peer that lies.
+ * half-closed, reset and released at random; control messages, events, datagrams, a clock that
+ * jumps, memory that fails; and, in runs of its own, a peer that lies.
  *
  * SIM_SEED=N   the first schedule (printed with every failure; default: another one every time)
  * SIM_COUNT=N  how many schedules (default: 10000; a quarter as many with a lying peer)
@@ -465,7 +465,8 @@ static int on_frame(void *user, const tnl_frame *f)
     feeding *d = user;
     world *w = d->w;
     w->feeding[d->e->end] = d->e;
-    if (f->type != TNL_FRAME_EVENT && f->type != TNL_FRAME_DATAGRAM && (f->type < TNL_FRAME_OPEN || f->type > TNL_FRAME_ACK))
+    if (f->type != TNL_FRAME_EVENT && f->type != TNL_FRAME_DATAGRAM &&
+        (f->type < TNL_FRAME_OPEN || f->type > TNL_FRAME_ACK))
         return 0;
     int rc = tnl_mux_frame(w->mux[d->e->end], d->link, f, w->now);
     if (rc)
@@ -651,8 +652,8 @@ static void forge_piece(world *w, tnl_frame *f, uint8_t *bytes)
 /* A frame made up from nothing. */
 static void forge(world *w)
 {
-    static const uint8_t types[] = {TNL_FRAME_OPEN,  TNL_FRAME_DATA, TNL_FRAME_FIN,
-                                    TNL_FRAME_RESET, TNL_FRAME_ACK,  TNL_FRAME_EVENT,
+    static const uint8_t types[] = {TNL_FRAME_OPEN,    TNL_FRAME_DATA, TNL_FRAME_FIN,
+                                    TNL_FRAME_RESET,   TNL_FRAME_ACK,  TNL_FRAME_EVENT,
                                     TNL_FRAME_DATAGRAM};
     static uint8_t bytes[20000];
     wire_end *e = &w->wire[below(w, MAX_WIRES)].end[1];

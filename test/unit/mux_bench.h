@@ -67,9 +67,9 @@ struct bench {
     int control_answer;
     int events;
     int datagrams;
-    tnl_datagram datagram; /* the last one, without its bytes */
-    uint64_t datagram_sum; /* of its bytes */
-    uint64_t dropped;      /* datagrams, as it was told */
+    tnl_datagram datagram;           /* the last one, without its bytes */
+    uint64_t datagram_sum;           /* of its bytes */
+    uint64_t dropped;                /* datagrams, as it was told */
     user user[4];                    /* of streams that the peer opened, in order */
     void (*hook)(user *u, moment m); /* what those users are given */
     bench_frame frame[BENCH_FRAMES];

@@ -38,9 +38,8 @@ static int take(void *arg, const tnl_frame *f)
 {
     pipe_sink *k = arg;
     k->frames++;
-    return f->type == TNL_FRAME_DATAGRAM
-               ? tnl_mux_frame(k->to->mux, k->to->link[0], f, k->to->now)
-               : 0;
+    return f->type == TNL_FRAME_DATAGRAM ? tnl_mux_frame(k->to->mux, k->to->link[0], f, k->to->now)
+                                         : 0;
 }
 
 /* One batch from one end to the other; how many bytes. */

@@ -103,8 +103,8 @@ typedef struct rig {
     tnl_datagram out;
 } rig;
 
-/* Feeds [from, to) of the datagram `number` of `total` bytes; true when one is whole, with its bytes in
- * the rig's buffer. */
+/* Feeds [from, to) of the datagram `number` of `total` bytes; true when one is whole, with its
+ * bytes in the rig's buffer. */
 static bool feed(rig *r, uint32_t number, size_t from, size_t to, size_t total)
 {
     uint8_t bytes[1000];
