@@ -113,3 +113,22 @@ int tunnel_stream_tunnel(tunnel_client *client, uint64_t stream, uint64_t *tunne
     *tunnel = tnl_handle_tunnel(h);
     return 0;
 }
+
+int tunnel_datagram_send(tunnel_client *client, uint64_t tunnel, uint64_t flow, const void *p,
+                         size_t n)
+{
+    return tnl_client_datagram_send((tnl_client *)(void *)client, tunnel, flow, p, n);
+}
+
+int tunnel_datagram_visitor(tunnel_client *client, uint64_t tunnel, uint64_t flow, char *host,
+                            size_t host_size, uint16_t *port)
+{
+    tnl_address visitor;
+    int rc = tnl_client_datagram_visitor((tnl_client *)(void *)client, tunnel, flow, &visitor);
+    if (rc)
+        return rc;
+    if (port)
+        *port = visitor.port;
+    int n = snprintf(host, host_size, "%s", visitor.host);
+    return n < 0 || (size_t)n >= host_size ? TUNNEL_E_LIMIT : 0;
+}
