@@ -65,9 +65,13 @@ document *document_read(const char *path, mistakes *m)
 
 /* --- parsing ---------------------------------------------------------------------------------- */
 
+/* libyaml's time grows with the square of the number of brackets, anchors, aliases, tags and
+ * directives; no file for people has so many. */
+enum { INDICATORS_MAX = 10000 };
+
 static bool check_text(const char *bytes, size_t n, mistakes *m)
 {
-    size_t line = 1;
+    size_t line = 1, indicators = 0;
     for (size_t i = 0; i < n;) {
         size_t used = utf8_length(bytes + i, n - i);
         if (used == 0 || bytes[i] == '\0') {
@@ -75,6 +79,11 @@ static bool check_text(const char *bytes, size_t n, mistakes *m)
             return false;
         }
         line += bytes[i] == '\n';
+        indicators += strchr("[{&*!%", bytes[i]) != NULL;
+        if (indicators > INDICATORS_MAX) {
+            add_mistake(m, line, "has too many of [ { & * ! %%: at most %d", INDICATORS_MAX);
+            return false;
+        }
         i += used;
     }
     return true;

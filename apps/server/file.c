@@ -7,7 +7,7 @@
 
 #include "common/config.h"
 
-enum { CERTIFICATES_MAX = 256, TOKENS_MAX = 1024, DOMAINS_MAX = 1024 };
+enum { TOKENS_MAX = 1024, DOMAINS_MAX = 1024 };
 
 static bool is_list(config_reader *r, const document_node *key, const document_node *value,
                     const char *where, size_t most)
@@ -26,6 +26,7 @@ static void set_option(config_reader *r, settings *s, const char *option, const 
                        const char *text, const char *where)
 {
     const option_row *row = find_option(r->command, option);
+    r->line = node_line(key);
     char *path = row->path ? path_in(r->folder, text) : NULL;
     const char *error = row->path && !path ? "out of memory" : row->set(s, path ? path : text);
     if (error)
@@ -88,7 +89,7 @@ static void read_certificates(config_reader *r, const document_node *key,
                               const document_node *value, const char *where, bool overridden)
 {
     settings *s = overridden ? r->shadow : r->user;
-    if (!is_list(r, key, value, where, CERTIFICATES_MAX))
+    if (!is_list(r, key, value, where, CERTS_MAX))
         return;
     for (size_t i = 0; i < node_count(value); i++)
         read_certificate(r, s, node_item(r->document, value, i), where);
@@ -193,12 +194,14 @@ void read_config_file(settings *s, const command_line *c, const char *path, mist
     else
         add_mistake(m, 0, "out of memory");
     const document_node *root = r.document ? document_root(r.document) : NULL;
+    s->reading = &r.line;
     if (root && node_kind_of(root) == NODE_MAP) {
         read_map(&r, root, IN_FILE, NULL, special, 2, "");
         check_pairs(&r, root);
     } else if (root && !node_is_null(root)) {
         add_mistake(m, node_line(root), "a configuration file holds keys, such as 'domain: NAME'");
     }
+    s->reading = NULL;
     if (r.document && r.has_secret && document_is_open(r.document))
         fprintf(stderr, "%s: a secret stands in it, and others can read it: chmod 600 it\n", path);
     document_free(r.document);

@@ -34,6 +34,23 @@ static const char *make_token(app *a, settings *s)
     return NULL;
 }
 
+/* What only a server itself can say. missing: say what is missing, too. */
+static void check_with_server(app *a, settings *s, mistakes *m, bool missing)
+{
+    char detail[600];
+    size_t line = 0;
+    tunnel_server *server = NULL;
+    int rc = tunnel_server_new(&server, a->loop, s->config, detail, sizeof(detail));
+    for (size_t i = 0; rc && i < s->certs.count; i++)
+        if (strstr(detail, s->certs.items[i]) || strstr(detail, s->keys.items[i]))
+            line = s->cert_lines[i];
+    if (line)
+        add_mistake(m, line, "certificate: %s", detail);
+    else if (rc && missing)
+        add_mistake(m, 0, "%s", detail);
+    tunnel_server_close(server, NULL, NULL);
+}
+
 /* All that the file, the environment and the flags say now. NULL: there are mistakes, which `tell`
  * was told, or a line has told about flags or environment; *code is for that. */
 static settings *load(app *a, void (*tell)(void *user, const char *text), int *code)
@@ -44,15 +61,17 @@ static settings *load(app *a, void (*tell)(void *user, const char *text), int *c
     *code = s ? apply_options(c, s) : fail_with(c, 1, "out of memory");
     if (*code < 0 && a->file)
         read_config_file(s, c, a->file, &m);
+    const char *error = *code < 0 ? settings_complete(s) : NULL;
+    if (*code < 0 && !error)
+        error = make_token(a, s);
+    if (error && m.count == 0)
+        *code = fail_with(c, EXIT_USAGE, error);
+    if (*code < 0 && c->command && !error)
+        check_with_server(a, s, &m, m.count == 0);
     if (m.count)
         *code = EXIT_USAGE;
     tell_mistakes(&m, tell, a);
     clear_mistakes(&m);
-    const char *error = *code < 0 ? settings_complete(s) : NULL;
-    if (*code < 0 && !error)
-        error = make_token(a, s);
-    if (error)
-        *code = fail_with(c, EXIT_USAGE, error);
     if (*code < 0)
         return s;
     settings_free(s);
@@ -110,8 +129,6 @@ static void on_hangup(void *user, int signum)
                  fresh ? ": " : "", fresh ? detail : "");
         show_note(a, "not_reloaded", a->line);
         settings_free(fresh);
-        /* Who turns the access log over is to get a new one in any case. */
-        fresh = NULL;
     } else {
         settings_free(a->settings);
         a->settings = fresh;
@@ -119,6 +136,7 @@ static void on_hangup(void *user, int signum)
     }
     if (rc == TUNNEL_E_STATE)
         show_note(a, "warning", detail);
+    /* Who turns the access log over gets a new one in any case. */
     int error = open_access_log(a, a->settings);
     if (error)
         show_note(a, "warning", access_log_problem(a, a->settings, error));
@@ -126,7 +144,7 @@ static void on_hangup(void *user, int signum)
 
 /* --- start ------------------------------------------------------------------------------------ */
 
-static int start_server(app *a, bool only_check)
+static int start_server(app *a)
 {
     char detail[600];
     const command_line *c = &a->command;
@@ -134,12 +152,10 @@ static int start_server(app *a, bool only_check)
     if (rc == TUNNEL_E_NOT_FOUND || rc == TUNNEL_E_ACCESS || rc == TUNNEL_E_CERTIFICATE) {
         snprintf(a->line, sizeof(a->line), "%s%s",
                  a->file ? "" : "--tls-cert, --tls-key: ", detail);
-        return fail_with(c, only_check ? EXIT_USAGE : 1, a->line);
+        return fail_with(c, 1, a->line);
     }
     if (rc)
         return fail_with(c, rc == TUNNEL_E_INVALID ? EXIT_USAGE : 1, detail);
-    if (only_check)
-        return 0;
     int error = open_access_log(a, a->settings);
     if (error)
         return fail_with(c, 1, access_log_problem(a, a->settings, error));
@@ -161,10 +177,10 @@ static int prepare(app *a)
         return code;
     settings_free(a->settings);
     a->settings = s;
-    code = start_server(a, c->command != NULL);
-    if (c->command && code == 0)
-        printf("%s: no mistakes\n", a->file);
-    return code;
+    if (!c->command)
+        return start_server(a);
+    printf("%s: no mistakes\n", a->file);
+    return 0;
 }
 
 int main(int argc, char **argv)

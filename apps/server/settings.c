@@ -58,6 +58,9 @@ static const char *set_tls_listen(void *user, const char *value)
 static const char *set_tls_cert(void *user, const char *value)
 {
     settings *s = user;
+    if (s->certs.count == CERTS_MAX)
+        return "there are too many certificates";
+    s->cert_lines[s->certs.count] = s->reading ? *s->reading : 0;
     return text_add(&s->certs, value) ? NULL : "out of memory";
 }
 

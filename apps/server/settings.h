@@ -9,13 +9,17 @@
 #include "common/options.h"
 #include "common/text.h"
 
+enum { CERTS_MAX = 256 };
+
 /* All that the command line, the environment and a file have said, checked. */
 typedef struct settings {
     tunnel_server_config *config;
     text_list tokens; /* in the order given */
     text_list certs;
     text_list keys;
-    uint32_t udp_flows; /* 0: not given */
+    size_t cert_lines[CERTS_MAX]; /* of the file, where they stand; 0: not from there */
+    const size_t *reading;        /* the line of the file that is being read; NULL: none is */
+    uint32_t udp_flows;           /* 0: not given */
     uint32_t udp_flows_per_source;
     bool verbose;
     bool json;
