@@ -246,7 +246,7 @@ static size_t on_space(void *user, uint8_t **p)
         return TNL_LOOP_SCRATCH;
     /* Reading on shows when the other end leaves; what it sends ahead is bounded. */
     size_t held = tnl_buf_len(&c->ahead);
-    return c->complete && held < TNL_FILES_AHEAD ? TNL_FILES_AHEAD - held : 0;
+    return held < TNL_FILES_AHEAD ? TNL_FILES_AHEAD - held : 0;
 }
 
 static void on_data(void *user, uint8_t *p, size_t n)

@@ -62,7 +62,6 @@ static size_t join(tnl_files_range *out, size_t n, tnl_files_range r)
         at = i < at ? i : at;
         memmove(&out[i], &out[i + 1], (n - i - 1) * sizeof(*out));
         n--;
-        i = 0; /* it has grown: one that it did not meet before may do so now */
     }
     at = at < n ? at : n;
     memmove(&out[at + 1], &out[at], (n - at) * sizeof(*out));
