@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking for another protocol: it is HTTP until a 101, judged by the upstream, routed and refused as
-any other request."""
+"""Asking for another protocol: it is HTTP until a 101, judged by the upstream, routed and refused
+as any other request."""
 
 import signal
 import time
@@ -152,7 +152,7 @@ def test_a_visitor_that_ends_with_its_request(stage):
     [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Upgrade", "H2C")],
     [("Connection", "keep-alive"), ("Upgrade", "websocket")], [("Connection", "Upgrade")]])
 def test_upgrades_that_stay_http(stage, fields):
-    """Cleartext HTTP/2 would go past everything the edge does; and what nobody nominated is none."""
+    """Cleartext HTTP/2 would go past all the edge does; and what nobody nominated is none."""
     with stage.edge.dial() as visitor:
         visitor.send(ask(stage, *fields, drop=("Connection", "Upgrade")))
         with stage.accept() as upstream:

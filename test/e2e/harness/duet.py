@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two raw ends of one upgraded connection, driven by one thread, so that every byte and every end is
-the test's own. A conversation is held directly or through a tunnel; what each end saw is its transcript."""
+"""Two raw ends of one upgraded connection, driven by one thread, so that every byte and every end
+is the test's own. A conversation is held directly or through a tunnel; what each end saw is its
+transcript."""
 
 import random
 import select
@@ -160,8 +161,8 @@ class Duet:
             end.close()
 
     def __repr__(self):
-        return "; ".join(f"{e.name} said {e.said} of {len(e.words)}, heard {len(e.heard)}, sees {e.end}"
-                         for e in self.ends)
+        return "; ".join(f"{e.name} said {e.said} of {len(e.words)}, heard {len(e.heard)}, "
+                         f"sees {e.end}" for e in self.ends)
 
 
 class Stage:
@@ -230,6 +231,6 @@ def compare(stage, play, **kw):
         finally:
             duet.close()
     for (name, direct, end), (_, tunnel, other) in zip(seen["direct"], seen["tunnel"]):
-        assert direct == tunnel, f"the {name} heard {len(direct)} and {len(tunnel)} bytes, or others"
+        assert direct == tunnel, f"the {name} heard other bytes ({len(direct)}, {len(tunnel)})"
         assert end == other, f"the {name} saw {end} and {other}"
     return seen["tunnel"]
