@@ -45,14 +45,20 @@ bool tnl_client_reached_itself(const tnl_client *c, const tnl_client_tunnel *t,
            strcmp(a.host, c->reached.host) == 0;
 }
 
-bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, const tnl_open *o)
+bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, const tnl_open *o,
+                              unsigned *hops)
 {
+    *hops = 0;
     if (!passes_bytes(&t->spec) || !o->port)
         return false;
     for (const tnl_list *n = c->visits.next; n != &c->visits; n = n->next) {
         const tnl_client_visit *v = TNL_CONTAINER(n, const tnl_client_visit, node);
-        if (v->local.port == o->port && v->tunnel == t->id && tnl_str_eq(o->visitor, v->local.host))
-            return true;
+        if (v->local.port != o->port || !tnl_str_eq(o->visitor, v->local.host))
+            continue;
+        /* One tunnel behind another is fine, but who has come through more of them than there are
+         * has come through one of them twice. */
+        *hops = v->hops + 1;
+        return v->tunnel == t->id || *hops > c->tunnel_count;
     }
     return false;
 }

@@ -37,6 +37,7 @@ typedef struct tnl_client_visit {
     struct tnl_client *client;
     uint64_t tunnel;
     tnl_kind kind;
+    unsigned hops;     /* connections of this client that its visitor came through */
     tnl_address local; /* of its connection to the upstream, once there is one */
     char visitor[80];  /* escaped for printing */
 } tnl_client_visit;
@@ -117,7 +118,8 @@ bool tnl_client_published_at(tnl_client_tunnel *t, tnl_str url);
 /* Whether a connection to the upstream, or a visitor, shows that it is. */
 bool tnl_client_reached_itself(const tnl_client *c, const tnl_client_tunnel *t,
                                const tnl_conn *upstream);
-bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, const tnl_open *o);
+bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, const tnl_open *o,
+                              unsigned *hops);
 /* The tunnel fails with TUNNEL_E_LOOP; t is gone. */
 void tnl_client_fail_cycle(tnl_client *c, tnl_client_tunnel *t);
 

@@ -83,7 +83,8 @@ static const tnl_forward_events forward_events = {.connected = on_connected, .ov
 static int forward(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m,
                    const tnl_upstream *u)
 {
-    if (tnl_client_visits_itself(c, t, m)) {
+    unsigned hops;
+    if (tnl_client_visits_itself(c, t, m, &hops)) {
         refuse(s, TUNNEL_E_LOOP, tunnel_strerror(TUNNEL_E_LOOP));
         tnl_client_fail_cycle(c, t);
         return 0;
@@ -91,7 +92,7 @@ static int forward(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl
     tnl_client_visit *v = tnl_calloc(1, sizeof(*v));
     if (!v)
         return TUNNEL_E_NOMEM;
-    *v = (tnl_client_visit){.client = c, .tunnel = t->id, .kind = t->spec.kind};
+    *v = (tnl_client_visit){.client = c, .tunnel = t->id, .kind = t->spec.kind, .hops = hops};
     tnl_log_escape(v->visitor, sizeof(v->visitor), m->visitor.p, m->visitor.n);
     uint8_t head[TNL_PROXY_HEADER_MAX];
     tnl_proxy_ends ends = {.visitor = m->visitor,
@@ -101,7 +102,6 @@ static int forward(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl
     unsigned version = t->spec.proxy_protocol;
     tnl_forward_options o = {.head = head,
                              .head_n = version ? tnl_proxy_header(head, version, &ends) : 0,
-
                              .patient = t->spec.kind != TNL_KIND_HTTP,
                              .events = &forward_events,
                              .user = v};

@@ -387,6 +387,18 @@ test_call *test_service_await(test_service *s, size_t n)
 
 /* --- visitors --------------------------------------------------------------------------------- */
 
+uint16_t test_free_port(void)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t n = sizeof(sa);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &n), 0);
+    close(fd);
+    return ntohs(sa.sin_port);
+}
+
 static void connect_guest(test_guest *g, test_edge *e, uint16_t port, bool narrow)
 {
     static const int least = 1;

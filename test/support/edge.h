@@ -120,6 +120,8 @@ typedef struct test_guest {
     bool reset;
 } test_guest;
 
+/* A TCP port of loopback that was free a moment ago. */
+uint16_t test_free_port(void);
 void test_guest_open(test_guest *g, test_edge *e);
 /* To another port of loopback. */
 void test_guest_open_at(test_guest *g, test_edge *e, uint16_t port);

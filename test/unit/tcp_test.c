@@ -25,19 +25,6 @@ typedef struct rig {
     bool left;     /* the service was closed */
 } rig;
 
-/* A port that was free a moment ago. */
-static uint16_t free_port(void)
-{
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t n = sizeof(sa);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &n), 0);
-    close(fd);
-    return ntohs(sa.sin_port);
-}
-
 static void configure(tnl_server_config *c, void *user)
 {
     const char *hosts = user;
@@ -400,7 +387,7 @@ static void all_hosts_or_none(void **state)
     rig_close(r);
 
     r = rig_open_on("127.0.0.2");
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(free_port())};
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(test_free_port())};
     sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
