@@ -119,7 +119,8 @@ TEST_LIB_SRC := $(if $(FOLDERS),$(filter $(FOLDERS:%=lib/%/%),$(LIB_SRC)),$(LIB_
 SUPPORT_SRC := $(sort $(wildcard test/support/*.c))
 UNIT_SRC := $(sort $(wildcard test/unit/*_test.c test/unit/*/*_test.c))
 ifeq ($(SERVER),0)
-UNIT_SRC := $(filter-out test/unit/server% test/unit/edge% test/unit/api_server%,$(UNIT_SRC))
+UNIT_SRC := $(filter-out test/unit/server% \
+    $(shell grep -lE '(server/|support/edge\.h|tunnel/server\.h)' $(UNIT_SRC)),$(UNIT_SRC))
 endif
 SIM_SRC := $(sort $(wildcard test/sim/*_test.c))
 FUZZ_SRC := $(sort $(wildcard fuzz/*.c))
