@@ -45,6 +45,13 @@ bool tnl_client_reached_itself(const tnl_client *c, const tnl_client_tunnel *t,
            strcmp(a.host, c->reached.host) == 0;
 }
 
+/* Both ends must be the same: a host's connections to different places share its ports. */
+static bool is_that_visitor(const tnl_client_visit *v, const tnl_open *o)
+{
+    return v->local.port == o->port && v->remote.port == o->server_port &&
+           tnl_str_eq(o->visitor, v->local.host) && tnl_str_eq(o->server, v->remote.host);
+}
+
 bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, const tnl_open *o,
                               unsigned *hops)
 {
@@ -53,7 +60,7 @@ bool tnl_client_visits_itself(const tnl_client *c, const tnl_client_tunnel *t, c
         return false;
     for (const tnl_list *n = c->visits.next; n != &c->visits; n = n->next) {
         const tnl_client_visit *v = TNL_CONTAINER(n, const tnl_client_visit, node);
-        if (v->local.port != o->port || !tnl_str_eq(o->visitor, v->local.host))
+        if (!is_that_visitor(v, o))
             continue;
         /* One tunnel behind another is fine, but who has come through more of them than there are
          * has come through one of them twice. */

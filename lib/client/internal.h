@@ -38,7 +38,8 @@ typedef struct tnl_client_visit {
     uint64_t tunnel;
     tnl_kind kind;
     unsigned hops;     /* connections of this client that its visitor came through */
-    tnl_address local; /* of its connection to the upstream, once there is one */
+    tnl_address local; /* the ends of its connection to the upstream, once there is one */
+    tnl_address remote;
     char visitor[80];  /* escaped for printing */
 } tnl_client_visit;
 

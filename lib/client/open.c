@@ -51,8 +51,10 @@ static int on_connected(void *user, int error, const char *detail, tnl_conn *con
     tnl_client_visit *v = user;
     tnl_client *c = v->client;
     tnl_client_tunnel *t = tnl_client_find(c, v->tunnel);
-    if (conn)
+    if (conn) {
         v->local = tnl_conn_local(conn);
+        v->remote = tnl_conn_peer(conn);
+    }
     if (conn && t && tnl_client_reached_itself(c, t, conn)) {
         tnl_client_fail_cycle(c, t);
         return TUNNEL_E_LOOP;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/client.h"
+#include "client/internal.h"
 #include "server/internal.h"
 #include "support/check.h"
 #include "support/edge.h"
@@ -228,6 +228,36 @@ static void a_tunnel_behind_another_one_is_none(void **state)
     rig_close(r);
 }
 
+static tnl_open visitor_of(const char *host, uint32_t port, const char *server, uint32_t at_port)
+{
+    return (tnl_open){.visitor = tnl_str_of(host),
+                      .port = port,
+                      .server = tnl_str_of(server),
+                      .server_port = at_port};
+}
+
+/* A host uses the same port for connections to different places at the same time. */
+static void a_visitor_with_the_port_of_a_connection_of_ours_is_none(void **state)
+{
+    (void)state;
+    unsigned hops;
+    tnl_client c = {.tunnel_count = 1};
+    tnl_client_tunnel t = {.id = 7, .spec = {.kind = TNL_KIND_TCP}};
+    tnl_client_visit v = {.tunnel = 7,
+                          .local = {.host = "127.0.0.1", .port = 40000},
+                          .remote = {.host = "127.0.0.1", .port = 5432}};
+    tnl_open other = visitor_of("127.0.0.1", 40000, "127.0.0.1", 20000);
+    tnl_open another = visitor_of("127.0.0.1", 40000, "127.0.0.2", 5432);
+    tnl_open untold = visitor_of("127.0.0.1", 40000, "", 0);
+    tnl_open same = visitor_of("127.0.0.1", 40000, "127.0.0.1", 5432);
+    tnl_list_init(&c.visits);
+    tnl_list_add_tail(&c.visits, &v.node);
+    assert_false(tnl_client_visits_itself(&c, &t, &other, &hops));
+    assert_false(tnl_client_visits_itself(&c, &t, &another, &hops));
+    assert_false(tnl_client_visits_itself(&c, &t, &untold, &hops));
+    assert_true(tnl_client_visits_itself(&c, &t, &same, &hops));
+}
+
 /* --- the end ---------------------------------------------------------------------------------- */
 
 static void the_client_may_be_closed_when_it_is_told(void **state)
@@ -262,6 +292,7 @@ int main(void)
         cmocka_unit_test(by_the_url),
         cmocka_unit_test(through_another_tunnel),
         cmocka_unit_test(a_tunnel_behind_another_one_is_none),
+        cmocka_unit_test(a_visitor_with_the_port_of_a_connection_of_ours_is_none),
         cmocka_unit_test(the_client_may_be_closed_when_it_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
