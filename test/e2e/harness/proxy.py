@@ -41,6 +41,32 @@ class Relay(Listener):
             _splice(conn.sock, out)
 
 
+class Tap(Listener):
+    """Forwards every connection to one port and keeps what went each way."""
+
+    def __init__(self, port):
+        self.port_behind = port
+        self.up = bytearray()
+        self.down = bytearray()
+        super().__init__(self._serve)
+
+    def _serve(self, conn):
+        def pump(source, sink, kept):
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    kept += data
+                    sink.sendall(data)
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
+
+        with socket.create_connection(("127.0.0.1", self.port_behind)) as out:
+            conn.sock.settimeout(None)
+            back = threading.Thread(target=pump, args=(out, conn.sock, self.down), daemon=True)
+            back.start()
+            pump(conn.sock, out, self.up)
+            back.join()
+
+
 class ConnectProxy(Listener):
     """CONNECT to any name lands on 127.0.0.1: the proxy resolves, not the client."""
 

@@ -43,7 +43,7 @@ class Authority:
              "-set_serial", "0x77", "-days", "30", "-extfile", ext, "-out", child.cert],
             check=True)
 
-    def issue(self, *names, days=30, rsa=False):
+    def issue(self, *names, days=30, rsa=False, usage="serverAuth"):
         """A pair for these DNS names and IP addresses; with negative days one that has expired."""
         self._count += 1
         base = self.folder / f"leaf{self._count}"
@@ -51,7 +51,7 @@ class Authority:
         kind = ["rsa:2048"] if rsa else ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
         san = ",".join(("IP:" if n.replace(".", "").isdigit() or ":" in n else "DNS:") + n
                        for n in names)
-        ext.write_text(f"subjectAltName={san}\nextendedKeyUsage=serverAuth\n"
+        ext.write_text(f"subjectAltName={san}\nextendedKeyUsage={usage}\n"
                        "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\n")
         run(["openssl", "req", "-newkey", *kind, "-nodes", "-keyout", key, "-out", csr,
              "-subj", f"/CN={names[0][:60]}"], check=True)
