@@ -33,8 +33,8 @@ TUNNEL_EXPORT int tunnel_server_config_add_listen(tunnel_server_config *config,
                                                   const char *address);
 TUNNEL_EXPORT int tunnel_server_config_add_tls_listen(tunnel_server_config *config,
                                                       const char *address);
-/* Adds a certificate chain and its key, PEM files, chosen by SNI; the first is the default. At most
- * 256. */
+/* Adds a certificate chain and its key, PEM files, chosen by SNI; the first is the default. With one,
+ * TLS is answered on plain listeners too, where the first bytes tell. At most 256. */
 TUNNEL_EXPORT int tunnel_server_config_add_certificate(tunnel_server_config *config,
                                                        const char *cert_file, const char *key_file);
 /* Required: the domain under which names are given out ("tunnel.example.com", "localhost"). */
