@@ -33,8 +33,8 @@ TUNNEL_EXPORT int tunnel_server_config_add_listen(tunnel_server_config *config,
                                                   const char *address);
 TUNNEL_EXPORT int tunnel_server_config_add_tls_listen(tunnel_server_config *config,
                                                       const char *address);
-/* Adds a certificate chain and its key, PEM files, chosen by SNI; the first is the default. With one,
- * TLS is answered on plain listeners too, where the first bytes tell. At most 256. */
+/* Adds a certificate chain and its key, PEM files, chosen by SNI; the first is the default. With
+ * one, TLS is answered on plain listeners too, where the first bytes tell. At most 256. */
 TUNNEL_EXPORT int tunnel_server_config_add_certificate(tunnel_server_config *config,
                                                        const char *cert_file, const char *key_file);
 /* Required: the domain under which names are given out ("tunnel.example.com", "localhost"). */
@@ -60,15 +60,16 @@ TUNNEL_EXPORT int tunnel_server_config_set_tcp_ports(tunnel_server_config *confi
                                                      const char *ports);
 TUNNEL_EXPORT int tunnel_server_config_set_udp_ports(tunnel_server_config *config,
                                                      const char *ports);
-/* Flows at once of a udp tunnel, 1 to 65536, and of one visitor's host (an IPv4 address, an IPv6 /64)
- * in it. Defaults 1024 and 512. */
+/* Flows at once of a udp tunnel, 1 to 65536, and of one visitor's host (an IPv4 address, an IPv6
+ * /64) in it. Defaults 1024 and 512. */
 TUNNEL_EXPORT int tunnel_server_config_set_udp_flows(tunnel_server_config *config, uint32_t tunnel,
                                                      uint32_t source);
 /* 1: http://DOMAIN/ID/... reaches the tunnel with that id (its name, or what it asked for), for
  * hosts without wildcard DNS; clients are told such URLs. Default 0. */
 TUNNEL_EXPORT int tunnel_server_config_set_path_routing(tunnel_server_config *config, int on);
 /* Lets clients publish domains that are not under the server's own: "app.example.org" that one,
- * "*.example.org" all below it, "*" any. token: for that token alone, NULL for all. At most 1024. */
+ * "*.example.org" all below it, "*" any. token: for that token alone, NULL for all. At most 1024.
+ */
 TUNNEL_EXPORT int tunnel_server_config_allow_domain(tunnel_server_config *config, const char *token,
                                                     const char *pattern);
 /* 1: ACCESS events are made. Default 0. */
@@ -109,10 +110,10 @@ TUNNEL_EXPORT int tunnel_server_reload_certificates(tunnel_server *server, char 
 
 /*
  * Takes over from another configuration what can change while the server runs: tokens, allowed
- * domains, certificates, port ranges, flow limits, timeouts, access events. Tunnels that exist stay,
- * but sessions whose token is gone end. What cannot change (listeners, domain, public URL, path
- * routing) is compared: TUNNEL_E_STATE with a line that names what needs a restart; the rest was
- * applied. On other errors (NOT_FOUND, ACCESS, CERTIFICATE, INVALID, NOMEM) nothing was.
+ * domains, certificates, port ranges, flow limits, timeouts, access events. Tunnels that exist
+ * stay, but sessions whose token is gone end. What cannot change (listeners, domain, public URL,
+ * path routing) is compared: TUNNEL_E_STATE with a line that names what needs a restart; the rest
+ * was applied. On other errors (NOT_FOUND, ACCESS, CERTIFICATE, INVALID, NOMEM) nothing was.
  */
 TUNNEL_EXPORT int tunnel_server_reload(tunnel_server *server, const tunnel_server_config *config,
                                        char *detail, size_t detail_size);
