@@ -52,21 +52,25 @@ TUNNEL_EXPORT int tunnel_client_config_set_silence(tunnel_client_config *config,
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
 /* Options of one tunnel. The same rules for setters as above; the error line is
- * tunnel_options_error(). */
+ * tunnel_options_error(). Each says what it goes with: with anything else tunnel_client_forward()
+ * or tunnel_client_listen() answers TUNNEL_E_INVALID. */
 typedef struct tunnel_options tunnel_options;
 
 TUNNEL_EXPORT int tunnel_options_new(tunnel_options **out);
 TUNNEL_EXPORT void tunnel_options_free(tunnel_options *options);
 TUNNEL_EXPORT const char *tunnel_options_error(const tunnel_options *options);
-/* http. Replaces the Host header toward the local service (at most 255 bytes, a valid Host value). */
+/* http, but not with a folder. Replaces the Host header toward the local service (at most 255
+ * bytes, a valid Host value). */
 TUNNEL_EXPORT int tunnel_options_set_host_header(tunnel_options *options, const char *value);
-/* A PEM file to verify an https upstream against. */
+/* https upstreams. A PEM file to verify them against. Default: the system's store; on loopback,
+ * where certificates are self-signed more often than not, no verification. */
 TUNNEL_EXPORT int tunnel_options_set_upstream_ca_file(tunnel_options *options, const char *path);
 /* http. The id under which a server with routing by path offers the tunnel, instead of its name: 1
  * to 128 of a-z A-Z 0-9 _ ~ . % -, not "." or "..". */
 TUNNEL_EXPORT int tunnel_options_set_path_id(tunnel_options *options, const char *id);
-/* tcp, tls, http; forward only. 1 or 2: each connection to the upstream begins with a header of the
- * PROXY protocol of that version, which tells the visitor's address. 0, the default: none. */
+/* tcp, tls, http; forwarding to addresses without https. 1 or 2: each connection to the upstream
+ * begins with a header of the PROXY protocol of that version, which tells the visitor's address. 0,
+ * the default: none. */
 TUNNEL_EXPORT int tunnel_options_set_proxy_protocol(tunnel_options *options, int version);
 /* tls. The client terminates TLS with this certificate chain and key (PEM files), so that the
  * upstream gets plain bytes and the server never sees any. Default: passed on as they are. */
@@ -82,8 +86,8 @@ typedef struct tunnel_client tunnel_client;
 /*
  * Makes a client on a loop; it does nothing before tunnel_client_start(). The configuration is
  * copied. Returns 0, TUNNEL_E_NOMEM, or TUNNEL_E_INVALID, NOT_FOUND, CERTIFICATE with a line in
- * detail (may be NULL): no server set, plain ws to a host that is not loopback, an unreadable CA
- * file.
+ * detail (may be NULL): no server set, plain ws to a host that is not loopback, a CA file that is
+ * unreadable or of no use with plain ws.
  */
 TUNNEL_EXPORT int tunnel_client_new(tunnel_client **out, tunnel_loop *loop,
                                     const tunnel_client_config *config, char *detail,
@@ -98,25 +102,27 @@ TUNNEL_EXPORT void tunnel_client_on_event(tunnel_client *client,
                                           void *user);
 
 /*
- * The two verbs: publish something and forward its visitors to an address, or publish it and listen,
- * that is, answer the visitors in the app itself.
+ * The two verbs: publish something and forward its visitors to an address, or publish it and
+ * listen, that is, answer the visitors in the app itself.
  *
  * what:
- *   "http://NAME", "tls://NAME"  a name under the server's domain (a DNS label); "@" the domain
- *                      itself; "" a name of the server's choice, kept across reconnects; "*.NAME" every
- *                      name below NAME. tls is told by the name in the ClientHello (RFC 6066 section
- *                      3), and its bytes pass untouched.
- *   "http://app.example.org", "tls://..."  a domain of one's own (with a dot), if the credential may
- *   "tcp://:PORT", "udp://:PORT"  a port of the server; PORT empty or 0: one of the server's choice,
- *                      kept across reconnects
+ *   "http://NAME", "tls://NAME"  a name under the server's domain (a DNS label in lower case); "@"
+ *                      the domain itself; "" a name of the server's choice, kept across reconnects;
+ *                      "*.NAME" every name below NAME. tls is told by the name in the ClientHello
+ *                      (RFC 6066 section 3), and its bytes pass untouched.
+ *   "http://app.example.org", "tls://..."  a domain of one's own (with a dot; "*.example.org" all
+ *                      below it), if the credential may
+ *   "tcp://:PORT", "udp://:PORT"  a port of the server; PORT empty or 0: one of the server's
+ *                      choice, kept across reconnects
  * options may be NULL; they are copied. *tunnel (may be NULL) gets the tunnel's id, from 1. May be
  * called before and after start.
  *
  * upstream:
- *   "3000", "host:3000", "unix:/path"  an address; for http and tcp also "https://host:3000" (TLS)
- *   "ports:22,8000-8100"  http and tls: the name pPORT.NAME reaches that port of this host, for the
- *                      ports given here and no others
- *   "files:/folder"    http: answers from a folder
+ *   "3000", "host:3000", "unix:/path"  an address (udp: no unix); for http and tcp also
+ *                      "https://host:3000" (TLS). It need not be there yet: a WARNING tells when
+ * the first visitor finds it missing, and again after it was there in between. "ports:22,8000-8100"
+ * http and tls: the name pPORT.NAME reaches that port of this host, for the ports given here and no
+ * others "files:/folder"    http: answers from a folder, which must be there
  *
  * Both return 0, TUNNEL_E_NOMEM, LIMIT (64 tunnels), STATE (closed), or INVALID, NAME_INVALID,
  * NOT_FOUND, ACCESS, CERTIFICATE with a line in detail (may be NULL).
@@ -135,16 +141,13 @@ TUNNEL_EXPORT int tunnel_client_listen(tunnel_client *client, const char *what,
 
 /* udp. Each visitor's address is a flow; datagram() brings what it sent (n: 0 to 65507 bytes, good
  * during the call). Answer with tunnel_datagram_send(). */
-TUNNEL_EXPORT int tunnel_client_listen_datagrams(tunnel_client *client, const char *what,
-                                                 const tunnel_options *options,
-                                                 void (*datagram)(void *user, uint64_t tunnel,
-                                                                  uint64_t flow, const void *p,
-                                                                  size_t n),
-                                                 void *user, uint64_t *tunnel, char *detail,
-                                                 size_t detail_size);
+TUNNEL_EXPORT int tunnel_client_listen_datagrams(
+    tunnel_client *client, const char *what, const tunnel_options *options,
+    void (*datagram)(void *user, uint64_t tunnel, uint64_t flow, const void *p, size_t n),
+    void *user, uint64_t *tunnel, char *detail, size_t detail_size);
 
-/* Ends one tunnel: unpublishes it, its streams end. 0 or TUNNEL_E_NOT_FOUND (a stale id is fine).
- */
+/* Ends one tunnel: no visitor comes any more. Streams that are open go on to their ends, the flows
+ * of a udp tunnel are gone at once. 0 or TUNNEL_E_NOT_FOUND (a stale id is fine). */
 TUNNEL_EXPORT int tunnel_client_unpublish(tunnel_client *client, uint64_t tunnel);
 
 /* Connects, and reconnects for ever unless something is final. 0 or TUNNEL_E_STATE (started or

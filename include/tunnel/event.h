@@ -27,8 +27,9 @@ typedef enum tunnel_event_type {
         5, /* error, text: final; tunnel: the one that failed, 0: the client as a whole */
     TUNNEL_EVENT_REQUEST =
         6, /* tunnel, method, path, status, duration_us, bytes_in, bytes_out, visitor */
-    TUNNEL_EVENT_DRAINING = 7, /* the server is about to go; text */
-    TUNNEL_EVENT_WARNING = 8,  /* error, text: something went wrong and is being dealt with */
+    TUNNEL_EVENT_DRAINING = 7,   /* the server is about to go; text */
+    TUNNEL_EVENT_WARNING = 8,    /* error, text: something went wrong and is being dealt with;
+                                    tunnel: which one it is about, 0: none */
     TUNNEL_EVENT_CONNECTION = 9, /* a visitor's connection of a tcp or tls tunnel, or a flow of a
                                     udp one, is over: tunnel, visitor, duration_us, bytes_in,
                                     bytes_out, error and text: why when it did not end by itself */

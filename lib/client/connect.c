@@ -147,7 +147,9 @@ static void on_dialed(void *user, int error, const char *detail, tnl_conn *conn)
     tnl_client *c = user;
     c->dial = NULL;
     if (error == 0) {
-        c->reached = c->config.has_proxy ? (tnl_address){.host = ""} : tnl_conn_peer(conn);
+        memset(&c->reached, 0, sizeof(c->reached));
+        if (!c->config.has_proxy)
+            c->reached = tnl_conn_peer(conn);
         error = open_link(c, conn);
         detail = NULL;
     }

@@ -54,25 +54,10 @@ static void on_over(void *user, const tnl_flow_end *end)
     tnl_client_tell(g->client, &e);
 }
 
-/* People hear of it once, and again when it worked in between. */
 static void on_upstream(void *user, int error, const char *detail)
 {
-    char text[512];
     const tnl_client_flows *g = user;
-    tnl_client_tunnel *t = tnl_client_find(g->client, g->tunnel);
-    bool told = t && t->down;
-    if (!t)
-        return;
-    t->down = error != 0;
-    if (!error || told)
-        return;
-    snprintf(
-        text, sizeof(text),
-        "the local service cannot be reached: %.300s; visitors get no answer until it is there",
-        detail);
-    tunnel_event e = {
-        .type = TUNNEL_EVENT_WARNING, .tunnel = g->tunnel, .error = error, .text = text};
-    tnl_client_tell(g->client, &e);
+    tnl_client_tell_upstream(g->client, g->tunnel, error, detail);
 }
 
 static void on_cycle(void *user)

@@ -27,7 +27,7 @@ typedef struct tnl_client_tunnel {
     tnl_tunnel_spec spec; /* name and port: asked for; what the server chose, once it has */
     uint16_t public_port; /* of its URL, once it is published */
     bool loop_told;
-    bool down; /* its upstream could not be reached, the last time */
+    bool down;                      /* its upstream could not be reached, the last time */
     struct tnl_client_flows *flows; /* udp: NULL before the first datagram */
 } tnl_client_tunnel;
 
@@ -40,7 +40,7 @@ typedef struct tnl_client_visit {
     unsigned hops;     /* connections of this client that its visitor came through */
     tnl_address local; /* the ends of its connection to the upstream, once there is one */
     tnl_address remote;
-    char visitor[80];  /* escaped for printing */
+    char visitor[80]; /* escaped for printing */
 } tnl_client_visit;
 
 struct tnl_client {
@@ -62,7 +62,7 @@ struct tnl_client {
     uint64_t next_tunnel;
     tnl_list visits;
     tnl_address reached; /* the other end of the link, if no proxy is in between */
-    tnl_map handles; /* streams that the app holds, by id */
+    tnl_map handles;     /* streams that the app holds, by id */
     tnl_list handle_list;
     uint64_t next_handle;
     bool held;    /* the loop, from start until the client is freed */
@@ -105,6 +105,9 @@ void tnl_handle_close_all(tnl_client *c);
 
 /* open.c: a stream that the server opened goes where its tunnel says. */
 void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n);
+/* Whether the upstream could be reached (error 0). People hear once that it could not, and again
+ * when it worked in between. The tunnel may be gone afterwards. */
+void tnl_client_tell_upstream(tnl_client *c, uint64_t tunnel, int error, const char *detail);
 
 /* datagram.c */
 typedef struct tnl_client_flows tnl_client_flows;

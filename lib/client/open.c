@@ -27,8 +27,19 @@ static void refuse(tnl_stream *s, int error, const char *text)
 
 /* --- forwarding ------------------------------------------------------------------------------- */
 
-/* Of an upstream that cannot be reached people hear once, and again when it worked in between. */
-static void tell_upstream(tnl_client *c, uint64_t tunnel, int error, const char *detail)
+static const char *outcome(tnl_kind kind)
+{
+    switch (kind) {
+    case TNL_KIND_HTTP:
+        return "get 502";
+    case TNL_KIND_UDP:
+        return "get no answer";
+    default:
+        return "are turned away";
+    }
+}
+
+void tnl_client_tell_upstream(tnl_client *c, uint64_t tunnel, int error, const char *detail)
 {
     char text[512];
     tnl_client_tunnel *t = tnl_client_find(c, tunnel);
@@ -38,10 +49,9 @@ static void tell_upstream(tnl_client *c, uint64_t tunnel, int error, const char 
     t->down = error != 0;
     if (!error || told)
         return;
-    snprintf(text, sizeof(text), "the local service cannot be reached: %.300s; visitors %s",
-             detail && detail[0] ? detail : tunnel_strerror(error),
-             t->spec.kind == TNL_KIND_HTTP ? "get 502 until it is there"
-                                           : "are turned away until it is there");
+    snprintf(text, sizeof(text),
+             "the local service cannot be reached: %.300s; visitors %s until it is there",
+             detail && detail[0] ? detail : tunnel_strerror(error), outcome(t->spec.kind));
     tunnel_event e = {.type = TUNNEL_EVENT_WARNING, .tunnel = tunnel, .error = error, .text = text};
     tnl_client_tell(c, &e);
 }
@@ -59,7 +69,7 @@ static int on_connected(void *user, int error, const char *detail, tnl_conn *con
         tnl_client_fail_cycle(c, t);
         return TUNNEL_E_LOOP;
     }
-    tell_upstream(c, v->tunnel, error, detail);
+    tnl_client_tell_upstream(c, v->tunnel, error, detail);
     return 0;
 }
 
@@ -139,7 +149,8 @@ static int serve_files(const tnl_client *c, const tnl_client_tunnel *t, tnl_stre
         return rc;
     rc = tnl_files_serve(t->spec.files, conn);
     if (rc) {
-        tnl_stream_reset(s, rc, "the folder has as many visitors as it takes");
+        bool full = rc == TUNNEL_E_LIMIT;
+        tnl_stream_reset(s, rc, full ? "the folder has as many visitors as it takes" : NULL);
         tnl_conn_close(conn);
     }
     return 0;
