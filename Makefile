@@ -124,6 +124,9 @@ UNIT_SRC := $(filter-out test/unit/server% \
 endif
 SIM_SRC := $(sort $(wildcard test/sim/*_test.c))
 FUZZ_SRC := $(sort $(wildcard fuzz/*.c))
+ifeq ($(SERVER),0)
+FUZZ_SRC := $(filter-out fuzz/config_server.c,$(FUZZ_SRC))
+endif
 MAN := $(sort $(wildcard man/*.[1-8]))
 ifeq ($(SERVER),0)
 MAN := $(filter-out man/tunnel-server%,$(MAN))
@@ -154,7 +157,7 @@ $(OBJ)/lib/%.o: INCLUDES := -Iinclude -Ilib $(DEP_CFLAGS)
 $(OBJ)/apps/%.o: INCLUDES := -Iinclude -Iapps $(APP_CFLAGS)
 $(OBJ)/examples/%.o: INCLUDES := -Iinclude
 $(OBJ)/test/%.o: INCLUDES := -Iinclude -Ilib -Itest $(DEP_CFLAGS) $(CMOCKA_CFLAGS)
-$(OBJ)/fuzz/%.o: INCLUDES := -Iinclude -Ilib -Ifuzz $(DEP_CFLAGS)
+$(OBJ)/fuzz/%.o: INCLUDES := -Iinclude -Ilib -Iapps -Ifuzz $(DEP_CFLAGS)
 
 $(OBJ)/%.o: %.c $(OUT)/flags
 	$(call say,CC,$<)
@@ -188,7 +191,8 @@ $(OUT)/lib/$(SHARED): $(call obj,$(LIB_SRC)) $(PRIVATE_LIBS) lib/libtunnel.map $
 # A source that has gone must leave the libraries too.
 $(OUT)/sources: FORCE
 	@mkdir -p $(@D)
-	@echo '$(LIB_SRC) $(SUPPORT_SRC)' | cmp -s - $@ || echo '$(LIB_SRC) $(SUPPORT_SRC)' >$@
+	@echo '$(LIB_SRC) $(APP_SRC) $(SUPPORT_SRC)' | cmp -s - $@ || \
+	    echo '$(LIB_SRC) $(APP_SRC) $(SUPPORT_SRC)' >$@
 
 # --- the programs --------------------------------------------------------------------------------
 .SECONDEXPANSION:
@@ -257,7 +261,17 @@ $(UNIT) $(SIM): $(TEST_OUT)/%: $(OBJ)/test/%.o $(SUPPORT_LIB) $(TEST_LIB)
 $(REPLAY): $(TEST_OUT)/fuzz/%: $(OBJ)/fuzz/%.o $(OBJ)/test/fuzz_replay.o $(TEST_LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(TEST_LINK) -pie -o $@ $^ $(TEST_LIBS)
+	$(Q)$(TEST_LINK) -pie -o $@ $(FUZZ_LINK)
+
+# Fuzzers of a program's own parts, config_PROGRAM, link with these.
+APP_LIBRARIES := $(APPS:%=$(OUT)/libapp-%.a)
+$(APP_LIBRARIES): $(OUT)/libapp-%.a: $$(call obj,$$(wildcard apps/$$*/*.c apps/common/*.c)) $(OUT)/sources
+	@rm -f $@
+	$(Q)$(AR) qcs $@ $(filter-out %/main.o %/sources,$^)
+
+$(foreach a,$(APPS),$(eval $(TEST_OUT)/fuzz/config_$(a) $(OUT)/fuzz/config_$(a): $(OUT)/libapp-$(a).a))
+FUZZ_LINK = $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) $(PRIVATE_LIBS) -Wl,--end-group \
+    $(SYSTEM_LIBS) -Wl,--as-needed $(APP_LIBS)
 
 # What test/run is to run: a line for each, kind and path.
 $(TEST_OUT)/programs: $(UNIT) $(SIM) $(REPLAY) FORCE
@@ -292,7 +306,7 @@ FUZZ := $(FUZZ_SRC:fuzz/%.c=$(OUT)/fuzz/%)
 $(FUZZ): $(OUT)/fuzz/%: $(OBJ)/fuzz/%.o $(TEST_LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -o $@ $^ $(TEST_LIBS)
+	$(Q)$(LINK) -o $@ $(FUZZ_LINK)
 
 .PHONY: fuzz fuzz-programs
 fuzz-programs: $(FUZZ)

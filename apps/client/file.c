@@ -210,18 +210,19 @@ static void check_presence(config_reader *r, const document_node *root)
         add_mistake(r->mistakes, 0, "tunnels: are missing: name some there");
 }
 
-void read_config_file(settings *s, const command_line *c, const char *path, bool tunnels,
-                      mistakes *m)
+void read_config(settings *s, const command_line *c, document *d, const char *path, bool tunnels,
+                 mistakes *m)
 {
     const special_key special[] = {{.name = "tunnels", .read = tunnels ? read_tunnels : skip}};
-    config_reader r = {.command = c, .mistakes = m, .user = s, .shadow = settings_new()};
+    config_reader r = {
+        .command = c, .document = d, .mistakes = m, .user = s, .shadow = settings_new()};
     char *folder = folder_of(path);
     r.folder = folder;
-    if (r.shadow && folder)
-        r.document = document_read(path, m);
-    else
+    const document_node *root = d ? document_root(d) : NULL;
+    if (!r.shadow || !folder) {
         add_mistake(m, 0, "out of memory");
-    const document_node *root = r.document ? document_root(r.document) : NULL;
+        root = NULL;
+    }
     bool map = root && node_kind_of(root) == NODE_MAP;
     s->reading = &r.line;
     if (map)
@@ -229,11 +230,17 @@ void read_config_file(settings *s, const command_line *c, const char *path, bool
     else if (root && !node_is_null(root))
         add_mistake(m, node_line(root), "a configuration file holds keys, such as 'server: URL'");
     s->reading = NULL;
-    if (tunnels && r.document)
+    if (tunnels && d)
         check_presence(&r, map ? root : NULL);
-    if (r.document && r.has_secret && document_is_open(r.document))
+    if (d && r.has_secret && document_is_open(d))
         fprintf(stderr, "%s: a secret stands in it, and others can read it: chmod 600 it\n", path);
-    document_free(r.document);
+    document_free(d);
     settings_free(r.shadow);
     free(folder);
+}
+
+void read_config_file(settings *s, const command_line *c, const char *path, bool tunnels,
+                      mistakes *m)
+{
+    read_config(s, c, document_read(path, m), path, tunnels, m);
 }

@@ -3,6 +3,7 @@
 #define APPS_CLIENT_FILE_H
 
 #include "client/settings.h"
+#include "common/document.h"
 #include "common/mistakes.h"
 
 /*
@@ -19,5 +20,8 @@ char *find_config_file(bool here);
  */
 void read_config_file(settings *s, const command_line *c, const char *path, bool tunnels,
                       mistakes *m);
+/* The same from a document, which is freed (NULL is fine). */
+void read_config(settings *s, const command_line *c, document *d, const char *path, bool tunnels,
+                 mistakes *m);
 
 #endif

@@ -181,19 +181,20 @@ static void check_pairs(config_reader *r, const document_node *root)
                     "tls-cert, tls-key: come in pairs: give as many of one as of the other");
 }
 
-void read_config_file(settings *s, const command_line *c, const char *path, mistakes *m)
+void read_config(settings *s, const command_line *c, document *d, const char *path, mistakes *m)
 {
     static const special_key special[] = {
         {.name = "certificates", .group = 'C', .read = read_certificates},
         {.name = "tokens", .group = 'T', .read = read_tokens}};
-    config_reader r = {.command = c, .mistakes = m, .user = s, .shadow = settings_new()};
+    config_reader r = {
+        .command = c, .document = d, .mistakes = m, .user = s, .shadow = settings_new()};
     char *folder = folder_of(path);
     r.folder = folder;
-    if (r.shadow && folder)
-        r.document = document_read(path, m);
-    else
+    const document_node *root = d ? document_root(d) : NULL;
+    if (!r.shadow || !folder) {
         add_mistake(m, 0, "out of memory");
-    const document_node *root = r.document ? document_root(r.document) : NULL;
+        root = NULL;
+    }
     s->reading = &r.line;
     if (root && node_kind_of(root) == NODE_MAP) {
         read_map(&r, root, IN_FILE, NULL, special, 2, "");
@@ -202,9 +203,14 @@ void read_config_file(settings *s, const command_line *c, const char *path, mist
         add_mistake(m, node_line(root), "a configuration file holds keys, such as 'domain: NAME'");
     }
     s->reading = NULL;
-    if (r.document && r.has_secret && document_is_open(r.document))
+    if (d && r.has_secret && document_is_open(d))
         fprintf(stderr, "%s: a secret stands in it, and others can read it: chmod 600 it\n", path);
-    document_free(r.document);
+    document_free(d);
     settings_free(r.shadow);
     free(folder);
+}
+
+void read_config_file(settings *s, const command_line *c, const char *path, mistakes *m)
+{
+    read_config(s, c, document_read(path, m), path, m);
 }
