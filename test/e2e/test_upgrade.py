@@ -275,6 +275,23 @@ def test_an_upgrade_to_a_name_that_is_not_there(stage):
             is_open(visitor, upstream)
 
 
+def test_an_upgrade_routed_by_path(start):
+    server = start.server("--path-routing")
+    stage = start.keep(duets.Stage())
+    start.client(server, stage, "--quiet", subdomain="chat")
+    with server.dial() as visitor:
+        visitor.send(ASK.replace("/chat", "/chat/room%2F1?x=1")
+                     .format(host=server.name("@"), token="websocket") + "early")
+        with stage.accept() as upstream:
+            head = upstream.read_head()
+            assert head.target == "/room%2F1?x=1" and head.get("Upgrade") == "websocket"
+            assert head.get("X-Forwarded-Prefix") == "/chat"
+            upstream.send(SWITCH.format(token="websocket"))
+            assert visitor.read_head().status == 101
+            assert upstream.read_exactly(5) == b"early"
+            is_open(visitor, upstream)
+
+
 def test_an_upgrade_to_an_upstream_that_is_down(start, edge):
     stage = duets.Stage()
     start.client(edge, stage, "--quiet", subdomain="down")
