@@ -75,7 +75,9 @@ static int on_published(tnl_client *c, const uint8_t *p, size_t n)
     if (m.name.n >= sizeof(t->spec.name))
         return TUNNEL_E_PROTOCOL;
     /* A name or port of the server's choice is asked for again after a reconnect. */
-    snprintf(t->spec.name, sizeof(t->spec.name), "%.*s", (int)m.name.n, m.name.n ? m.name.p : "");
+    if (!t->spec.domain[0] && !t->spec.path_id[0])
+        snprintf(t->spec.name, sizeof(t->spec.name), "%.*s", (int)m.name.n,
+                 m.name.n ? m.name.p : "");
     t->spec.port = (uint16_t)m.port;
     if (!tnl_client_published_at(t, m.url)) {
         tnl_client_fail_cycle(c, t);
@@ -182,6 +184,8 @@ static void on_closed(void *user, int error, const char *detail)
         tnl_client_lost(c, error ? error : TUNNEL_E_EOF, detail);
 }
 
-const tnl_session_events tnl_client_session_events = {
-    .open = tnl_client_on_open, .control = on_control, .event = on_event,
-    .datagram = tnl_client_on_datagram, .closed = on_closed};
+const tnl_session_events tnl_client_session_events = {.open = tnl_client_on_open,
+                                                      .control = on_control,
+                                                      .event = on_event,
+                                                      .datagram = tnl_client_on_datagram,
+                                                      .closed = on_closed};

@@ -34,7 +34,10 @@ static int on_publish(fake_server *s, const uint8_t *p, size_t n)
     char url[300];
     uint8_t bytes[1024];
     tnl_publish m;
-    assert_int_equal(tnl_publish_decode(&m, p, n), 0);
+    assert_true(n <= sizeof(s->last_publish));
+    memcpy(s->last_publish, p, n);
+    assert_int_equal(tnl_publish_decode(&m, s->last_publish, n), 0);
+    s->last = m;
     s->publishes++;
     s->last_tunnel = m.tunnel;
     snprintf(s->last_name, sizeof(s->last_name), "%.*s", (int)m.name.n, m.name.p ? m.name.p : "");
@@ -49,6 +52,10 @@ static int on_publish(fake_server *s, const uint8_t *p, size_t n)
     const char *name = s->last_name[0] ? s->last_name : s->chosen;
     snprintf(url, sizeof(url), "http://%s.test", name);
     tnl_published reply = {.tunnel = m.tunnel, .name = tnl_str_of(name), .url = tnl_str_of(url)};
+    if (tnl_str_eq(m.kind, "tcp") || tnl_str_eq(m.kind, "udp")) {
+        reply.name = tnl_str_of(NULL);
+        reply.port = m.port ? m.port : s->chosen_port;
+    }
     control(s, TNL_CONTROL_PUBLISHED, bytes, tnl_published_encode(bytes, sizeof(bytes), &reply));
     return 0;
 }

@@ -24,6 +24,7 @@ typedef struct fake_server {
     const char *publish_text;
     bool ignore_publish;
     const char *chosen; /* the name for those who ask for none */
+    uint16_t chosen_port;
     /* what is there */
     tnl_conn *conn; /* its head is being read */
     size_t head_n;
@@ -42,6 +43,8 @@ typedef struct fake_server {
     char last_name[64];
     char last_host_header[256];
     uint64_t last_tunnel;
+    uint8_t last_publish[2048]; /* as it came; its texts point in there */
+    tnl_publish last;
 } fake_server;
 
 /* address: NULL for any free port. */

@@ -238,6 +238,104 @@ static void assert_refused(rig *r, uint32_t target, int code)
     assert_int_equal(r->received, 0);
 }
 
+/* --- what is asked for ------------------------------------------------------------------------ */
+
+static void assert_asked(const rig *r, const char *kind, const char *name, const char *domain,
+                         const char *path_id, uint32_t port)
+{
+    const tnl_publish *m = &r->server.last;
+    assert_true(m->tunnel == r->tunnel);
+    assert_true(tnl_str_eq(m->kind, kind));
+    assert_true(tnl_str_eq(m->name, name));
+    assert_true(tnl_str_eq(m->domain, domain));
+    assert_true(tnl_str_eq(m->path_id, path_id));
+    assert_int_equal(m->port, port);
+}
+
+static void publications_say_what_was_given(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *upstream, *kind, *name, *domain;
+        uint32_t port;
+        bool ports;
+    } cases[] = {
+        {"http://", "1", "http", "", "", 0, false},
+        {"http://@", "1", "http", "@", "", 0, false},
+        {"http://*.demo", "files:.", "http", "*.demo", "", 0, false},
+        {"http://app.example.org", "1", "http", "", "app.example.org", 0, false},
+        {"http://*.example.org", "1", "http", "", "*.example.org", 0, false},
+        {"http://demo", "ports:22", "http", "demo", "", 0, true},
+        {"tls://secure", "1", "tls", "secure", "", 0, false},
+        {"tls://secure", "ports:22", "tls", "secure", "", 0, true},
+        {"tcp://:", "1", "tcp", "", "", 0, false},
+        {"tcp://:20022", "1", "tcp", "", "", 20022, false},
+        {"udp://:5353", "1", "udp", "", "", 5353, false},
+    };
+    rig r;
+    tunnel_options *o;
+    rig_open(&r);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        publish(&r, cases[i].what, cases[i].upstream, NULL);
+        assert_asked(&r, cases[i].kind, cases[i].name, cases[i].domain, "", cases[i].port);
+        assert_int_equal(r.server.last.ports, cases[i].ports);
+        assert_false(r.server.last.fresh);
+        assert_int_equal(r.server.last.idle_ms, 0);
+        assert_int_equal(r.server.last.host_header.n, 0);
+    }
+    assert_int_equal(tunnel_options_new(&o), 0);
+    assert_int_equal(tunnel_options_set_path_id(o, "My.id"), 0);
+    assert_int_equal(tunnel_options_set_host_header(o, "app.test:3000"), 0);
+    assert_int_equal(tunnel_options_set_proxy_protocol(o, 1), 0);
+    publish(&r, "http://", "1", o);
+    assert_asked(&r, "http", "", "", "My.id", 0);
+    assert_true(tnl_str_eq(r.server.last.host_header, "app.test:3000"));
+    assert_true(r.server.last.fresh); /* one visitor for each connection */
+    tunnel_options_free(o);
+    assert_int_equal(tunnel_options_new(&o), 0);
+    assert_int_equal(tunnel_options_set_idle_timeout(o, 7000), 0);
+    publish(&r, "udp://:", "1", o);
+    assert_int_equal(r.server.last.idle_ms, 7000);
+    tunnel_options_free(o);
+    rig_close(&r);
+}
+
+/* After a reconnect the same is asked for, and what the server chose. */
+static void publications_come_again(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *name, *domain, *path_id;
+        uint32_t port;
+    } cases[] = {
+        {"http://", "calm-otter-1", "", "", 0},
+        {"tls://", "calm-otter-1", "", "", 0},
+        {"http://demo", "demo", "", "", 0},
+        {"http://app.example.org", "", "app.example.org", "", 0},
+        {"http://", "", "", "My.id", 0},
+        {"tcp://:", "", "", "", 20022},
+        {"udp://:", "", "", "", 20022},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        rig r;
+        tunnel_options *o;
+        rig_open(&r);
+        r.server.chosen_port = 20022;
+        assert_int_equal(tunnel_options_new(&o), 0);
+        if (cases[i].path_id[0])
+            assert_int_equal(tunnel_options_set_path_id(o, cases[i].path_id), 0);
+        publish(&r, cases[i].what, "1", o);
+        tunnel_options_free(o);
+        fake_server_drop(&r.server);
+        UNTIL(&r.l, r.published == 2);
+        assert_true(tnl_str_eq(r.server.last.name, cases[i].name));
+        assert_true(tnl_str_eq(r.server.last.domain, cases[i].domain));
+        assert_true(tnl_str_eq(r.server.last.path_id, cases[i].path_id));
+        assert_int_equal(r.server.last.port, cases[i].port);
+        rig_close(&r);
+    }
+}
+
 /* --- ports ------------------------------------------------------------------------------------ */
 
 static void only_ports_that_are_allowed(void **state)
@@ -489,6 +587,8 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* as hosts of a loop do */
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(publications_say_what_was_given),
+        cmocka_unit_test(publications_come_again),
         cmocka_unit_test(only_ports_that_are_allowed),
         cmocka_unit_test(an_address_is_not_the_servers_to_choose),
         cmocka_unit_test(an_upstream_that_is_not_there_is_told_once),
