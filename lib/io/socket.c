@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "io/conn.h"
+#include "io/hangup.h"
 #include "io/loop_internal.h"
 #include "tunnel/error.h"
 
@@ -41,6 +42,7 @@ typedef struct sock {
     } u;
     outq *out;
     tnl_timer *deaf_timer;
+    tnl_hangup *hangup; /* while only our own direction is open */
     int error; /* libuv's or one of ours, told in closed() */
     bool own_error;
     uint32_t turn;
@@ -97,10 +99,17 @@ static void on_closed(uv_handle_t *h)
     tnl_loop_unref(l);
 }
 
+static void stop_watching(sock *s)
+{
+    tnl_hangup_free(s->hangup);
+    s->hangup = NULL;
+}
+
 static void begin_close(sock *s)
 {
     if (s->closing)
         return;
+    stop_watching(s);
     s->closing = true;
     s->wanted = false;
     tnl_timer_free(s->deaf_timer);
@@ -187,6 +196,12 @@ static int hung_up(const sock *s)
     return n < 0 && errno != EAGAIN ? uv_translate_sys_error(errno) : UV_EOF;
 }
 
+static void on_death(void *user, int uv_error)
+{
+    /* After a FIN the kernel says so of a reset. */
+    fail(user, uv_error == UV_EPIPE ? UV_ECONNRESET : uv_error);
+}
+
 static void on_read(uv_stream_t *h, ssize_t nread, const uv_buf_t *buf)
 {
     sock *s = h->data;
@@ -207,6 +222,8 @@ static void on_read(uv_stream_t *h, ssize_t nread, const uv_buf_t *buf)
             s->base.events->eof(s->base.user);
         if (s->deaf)
             fail(s, UV_ECONNRESET);
+        else if (s->tcp && !s->shut && !s->closing)
+            s->hangup = tnl_hangup_new(s->base.loop, descriptor(s), on_death, s);
     } else if (nread < 0) {
         fail(s, (int)nread);
     }
@@ -421,6 +438,7 @@ static void sock_shutdown(tnl_conn *c)
     if (s->closing || s->shut)
         return;
     s->shut = true;
+    stop_watching(s);
     if (!s->out && !s->deaf)
         send_fin(s);
 }

@@ -216,6 +216,24 @@ static void a_reset_after_the_end_is_passed_on(void **state)
     rig_close(r);
 }
 
+/* The same, with a service that says nothing. */
+static void a_reset_after_the_end_is_passed_on_at_once(void **state)
+{
+    (void)state;
+    rig *r = rig_open();
+    test_guest g;
+    test_call *c = visit(r, &g);
+    test_guest_say(&g, "request");
+    test_guest_shutdown(&g);
+    UNTIL(&r->e.l, c->fins == 1);
+    test_guest_leave(&g, true);
+    UNTIL(&r->e.l, c->resets == 1);
+    assert_true(test_call_has(c, "request"));
+    UNTIL(&r->e.l, r->e.server->visitor_count == 0);
+    test_guest_free(&g);
+    rig_close(r);
+}
+
 /* --- pressure --------------------------------------------------------------------------------- */
 
 static void a_slow_visitor_holds_the_service_back(void **state)
@@ -497,6 +515,7 @@ int main(void)
         cmocka_unit_test(the_service_may_end_first),
         cmocka_unit_test(a_reset_is_a_reset_both_ways),
         cmocka_unit_test(a_reset_after_the_end_is_passed_on),
+        cmocka_unit_test(a_reset_after_the_end_is_passed_on_at_once),
         cmocka_unit_test(a_slow_visitor_holds_the_service_back),
         cmocka_unit_test(a_slow_service_holds_the_visitor_back),
         cmocka_unit_test(a_port_of_another_program_is_told_as_such),
