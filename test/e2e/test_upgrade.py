@@ -2,13 +2,17 @@
 """Asking for another protocol: it is HTTP until a 101, judged by the upstream, routed and refused
 as any other request."""
 
+import contextlib
 import signal
+import socket
+import ssl
 import time
 
 import pytest
 
-from harness import duet as duets
+from harness import HANG, duet as duets
 from harness.duet import ASK, SWITCH, frame
+from harness.stack import trust
 from harness.ws import TEXT
 
 
@@ -142,6 +146,77 @@ def test_a_visitor_that_ends_with_its_request(stage):
             upstream.send(b"thanks")
         assert visitor.read_head().status == 101
         assert visitor.read_all() == b"thanks"
+
+
+# -- under TLS -------------------------------------------------------------------------------------
+
+@pytest.fixture(name="secured")
+def _secured(stage, authority):
+    """A visitor by wss://, upgraded, and the upstream's connection."""
+    visitor = stage.edge.dial(tls=trust(authority), sni="demo.localhost")
+    visitor.send(ASK.format(host=stage.host("tunnel"), token="websocket").encode() + b"early")
+    upstream = stage.accept()
+    head = upstream.read_head()
+    assert head.get("X-Forwarded-Proto") == "https"
+    upstream.send(SWITCH.format(token="websocket") + "prompt")
+    assert visitor.read_head().status == 101
+    assert visitor.read_exactly(6) == b"prompt" and upstream.read_exactly(5) == b"early"
+    yield visitor, upstream
+    upstream.close()
+    visitor.close()
+
+
+def say_goodbye(visitor):
+    """TLS's end of the visitor's direction; what comes is still read."""
+    visitor.sock.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        visitor.sock.unwrap()
+    visitor.sock.settimeout(HANG)
+
+
+def test_half_close_of_the_visitor_under_tls(secured):
+    visitor, upstream = secured
+    visitor.send(b"x" * 300000)
+    say_goodbye(visitor)
+    assert len(upstream.read_all()) == 300000
+    upstream.send(b"y" * 300000)
+    upstream.half_close()
+    assert len(visitor.read_exactly(300000)) == 300000
+    with pytest.raises(ssl.SSLZeroReturnError):  # a proper end, as both have said goodbye now
+        visitor.sock.recv(1)
+
+
+def test_half_close_of_the_upstream_under_tls(secured):
+    visitor, upstream = secured
+    upstream.send(b"y" * 300000)
+    upstream.half_close()
+    assert len(visitor.read_exactly(300000)) == 300000
+    visitor.sock.suppress_ragged_eofs = False
+    assert visitor.sock.recv(1) == b""
+    visitor.send(b"x" * 300000)
+    assert len(upstream.read_exactly(300000)) == 300000
+    say_goodbye(visitor)
+    assert upstream.sock.recv(1) == b""
+
+
+def test_the_visitor_dies_under_tls(secured):
+    """Also when TCP ends without a word of TLS: anyone may have done that."""
+    visitor, upstream = secured
+    visitor.send(b"last words")
+    socket.socket.shutdown(visitor.sock, socket.SHUT_WR)
+    assert upstream.read_exactly(10) == b"last words"
+    with pytest.raises(ConnectionResetError):
+        upstream.sock.recv(1)
+
+
+def test_the_upstream_dies_under_tls(secured):
+    visitor, upstream = secured
+    upstream.send(b"last words")
+    upstream.abort()
+    assert visitor.read_exactly(10) == b"last words"
+    visitor.sock.suppress_ragged_eofs = False
+    with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+        visitor.sock.recv(1)
 
 
 # -- what it refuses -------------------------------------------------------------------------------
