@@ -175,7 +175,10 @@ static void on_connected(uv_connect_t *req, int status)
     tnl_conn *conn = a->conn;
     c->attempts[i] = NULL;
     tnl_free(a);
+    uv_os_fd_t fd;
     tnl_socket_opened(conn);
+    if (uv_fileno((const uv_handle_t *)tnl_socket_stream(conn), &fd) == 0)
+        tnl_socket_keep_alive(fd);
     tnl_connect_cb cb = c->cb;
     void *user = c->user;
     release(c);

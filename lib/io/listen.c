@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -185,17 +184,6 @@ static int bind_unix(tnl_listener *l, const binding *b, const char *path, int *o
     return 0;
 }
 
-/* Inherited by what is accepted: a peer that vanished without a word is found within two minutes,
- * also when there is nothing to say to it. */
-static void keep_alive(int fd)
-{
-    static const int on = 1, idle_s = 60, interval_s = 15, probes = 4;
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-}
-
 static int bind_tcp(tnl_listener *l, const binding *b, int *out_fd)
 {
     char host[64];
@@ -214,7 +202,7 @@ static int bind_tcp(tnl_listener *l, const binding *b, int *out_fd)
         return explain_errno(b, errno);
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    keep_alive(fd);
+    tnl_socket_keep_alive(fd); /* inherited by what is accepted */
     socklen_t size = sizeof(sa);
     if (bind(fd, (struct sockaddr *)(void *)&sa, tnl_address_size(&sa)) ||
         getsockname(fd, (struct sockaddr *)(void *)&sa, &size)) {

@@ -43,7 +43,7 @@ typedef struct sock {
     outq *out;
     tnl_timer *deaf_timer;
     tnl_hangup *hangup; /* while only our own direction is open */
-    int error; /* libuv's or one of ours, told in closed() */
+    int error;          /* libuv's or one of ours, told in closed() */
     bool own_error;
     uint32_t turn;
     uint32_t turn_bytes;
@@ -516,6 +516,15 @@ void tnl_socket_opened(tnl_conn *c)
 {
     if (of(c)->tcp)
         uv_tcp_nodelay(&of(c)->u.tcp, 1);
+}
+
+void tnl_socket_keep_alive(int fd)
+{
+    static const int on = 1, idle_s = 60, interval_s = 15, probes = 4;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
 int tnl_conn_from_fd(tnl_conn **out, tnl_loop *l, int fd, const tnl_conn_events *ev, void *user)

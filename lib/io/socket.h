@@ -18,6 +18,10 @@ uv_stream_t *tnl_socket_stream(tnl_conn *c);
 /* To be called once the handle has its descriptor. */
 void tnl_socket_opened(tnl_conn *c);
 
+/* A peer that vanished without a word is found within two minutes, also when there is nothing to
+ * say to it. */
+void tnl_socket_keep_alive(int fd);
+
 /* Socket addresses and text. */
 tnl_address tnl_address_of(const struct sockaddr *sa);
 /* "1.2.3.4:80", "[::1]:80". */

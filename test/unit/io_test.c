@@ -751,6 +751,15 @@ static void descriptors_are_taken_and_lent(void **state)
     assert_true(fcntl(copy, F_GETFD) & FD_CLOEXEC);
     assert_int_equal(getsockopt(copy, IPPROTO_TCP, TCP_NODELAY, &on, &size), 0);
     assert_true(on);
+    /* Both the one that was connected and the one that was accepted. */
+    on = 0;
+    assert_int_equal(getsockopt(copy, SOL_SOCKET, SO_KEEPALIVE, &on, &size), 0);
+    assert_true(on);
+    close(copy);
+    copy = tnl_conn_dup(q->c);
+    on = 0;
+    assert_int_equal(getsockopt(copy, SOL_SOCKET, SO_KEEPALIVE, &on, &size), 0);
+    assert_true(on);
     tnl_address peer = tnl_conn_peer(q->c);
     assert_string_equal(peer.host, "127.0.0.1");
     assert_true(peer.port > 0 && !peer.ipv6);
