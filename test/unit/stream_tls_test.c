@@ -418,6 +418,86 @@ static void anything_from_anywhere(void **state)
             live(*state, m, actions[i]);
 }
 
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static bool failing;
+static size_t nth, seen;
+
+static bool fails(void)
+{
+    return failing && ++seen == nth;
+}
+
+/* As test_pump(), with writes that may fail: closed() follows then. */
+static bool say(rig *r, uint64_t total)
+{
+    uint8_t bytes[10000];
+    while (r->sent < total && tnl_conn_pending(r->v.c) == 0) {
+        uint64_t left = total - r->sent;
+        tnl_iov v = {bytes, left < sizeof(bytes) ? (size_t)left : sizeof(bytes)};
+        test_fill(bytes, v.n, r->sent);
+        if (tnl_conn_write(r->v.c, &v, 1))
+            return false;
+        r->sent += v.n;
+    }
+    return r->sent == total;
+}
+
+/* With the nth allocation failing from the visitor's coming on: all arrives, or both sides hear of
+ * the end, and the app at most once. True: there were fewer. */
+static bool live_without_memory(test_certs *certs, size_t n)
+{
+    rig r;
+    tnl_stream *s;
+    tnl_conn *lower = NULL;
+    enum { TOTAL = 40000 };
+    rig_open(&r, certs);
+    r.echo = true;
+    memory.fails = fails;
+    nth = n;
+    seen = 0;
+    failing = true;
+    int rc = fake_server_open_stream(&r.server, r.tunnel, &s, &no_events, NULL);
+    if (rc == 0 && tnl_stream_conn(&lower, r.l.loop, s, NULL, &tnl_conn_no_events, NULL)) {
+        tnl_stream_release(s);
+        rc = TUNNEL_E_NOMEM;
+    }
+    if (rc == 0)
+        rc = tnl_tls_connect(&r.v.c, r.tls, lower, "secure.test", &test_peer_events, &r.v);
+    if (rc)
+        r.v.c = NULL;
+    bool sent = false;
+    while (r.v.c && !r.v.eofs && r.server.session) {
+        if (r.v.readies && !sent && say(&r, TOTAL)) {
+            sent = true;
+            tnl_conn_shutdown(r.v.c);
+        }
+        if (r.v.readies && r.v.c)
+            tnl_conn_resume(r.v.c);
+        assert_true(test_turn(&r.l));
+    }
+    failing = false;
+    bool all = seen < n;
+    if (all)
+        assert_true(r.v.received == TOTAL && r.v.hash == hash_of(TOTAL));
+    if (r.v.c)
+        tnl_conn_close(r.v.c);
+    if (r.visitors)
+        UNTIL(&r.l, r.closes);
+    assert_true(r.closes == (r.visitors ? 1U : 0U));
+    rig_close(&r);
+    memory.fails = NULL;
+    return all;
+}
+
+static void each_allocation_can_fail(void **state)
+{
+    size_t n = 1;
+    while (!live_without_memory(*state, n))
+        n++;
+    assert_true(n > 8);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* as hosts of a loop do */
@@ -431,6 +511,7 @@ int main(void)
         cmocka_unit_test_prestate(who_speaks_no_tls_is_no_visitor, &certs),
         cmocka_unit_test_prestate(a_handshake_outlives_nothing, &certs),
         cmocka_unit_test_prestate(anything_from_anywhere, &certs),
+        cmocka_unit_test_prestate(each_allocation_can_fail, &certs),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_certs_close(&certs);
