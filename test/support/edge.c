@@ -231,6 +231,13 @@ static void session_event(void *user, const uint8_t *map, size_t n)
              (int)e.path.n, e.path.p, e.status);
 }
 
+static void session_datagram(void *user, const tnl_datagram *d)
+{
+    const test_service *s = user;
+    if (s->on_datagram)
+        s->on_datagram(s->datagram_user, d);
+}
+
 static void session_closed(void *user, int error, const char *detail)
 {
     test_service *s = user;
@@ -242,6 +249,7 @@ static void session_closed(void *user, int error, const char *detail)
 static const tnl_session_events session_events = {.open = session_open,
                                                   .control = session_control,
                                                   .event = session_event,
+                                                  .datagram = session_datagram,
                                                   .closed = session_closed};
 
 static void link_opened(void *user, tnl_link *l)

@@ -81,6 +81,8 @@ struct test_service {
     uint16_t port;
     char last_event[600]; /* the last EVENT: "METHOD PATH STATUS" */
     unsigned event_count;
+    void (*on_datagram)(void *user, const tnl_datagram *d); /* may be NULL */
+    void *datagram_user;
     test_call calls[TEST_CALLS];
     size_t count;
 };
