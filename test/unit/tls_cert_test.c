@@ -95,6 +95,25 @@ static void certificates_are_chosen_by_name(void **state)
     refused(CERTS("a", "wild", "exact-stranger"), "ca", "x.wild.test", "not signed");
 }
 
+static void what_is_covered_is_known(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        bool covered;
+    } cases[] = {{"a.test", true},         {"localhost", true}, {"x.wild.test", true},
+                 {"b.test", true},         {"cn.test", true},   {"wild.test", false},
+                 {"x.y.wild.test", false}, {"c.test", false},   {"", false}};
+    tnl_tls_server *s;
+    assert_int_equal(tnl_tls_server_new_any(&s), 0);
+    assert_false(tnl_tls_server_covers(s, "a.test"));
+    for (const char *const *cert = CERTS("a", "wild", "b", "cn"); *cert; cert++)
+        tls_rig_add(s, *cert);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_int_equal(tnl_tls_server_covers(s, cases[i].name), cases[i].covered);
+    tnl_tls_server_unref(s);
+}
+
 static void add_fails(const char *cert_path, const char *key_path, int error, const char *words)
 {
     char detail[256] = "", cert[256], key[256];
@@ -344,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(certificates_are_verified),
         cmocka_unit_test(certificates_are_chosen_by_name),
+        cmocka_unit_test(what_is_covered_is_known),
         cmocka_unit_test(bad_files_are_explained),
         cmocka_unit_test(openssl_clients_are_served),
         cmocka_unit_test(openssl_servers_are_met),
