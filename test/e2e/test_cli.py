@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from harness import CLIENT_BIN, SERVER_BIN, eventually
+from harness import CLIENT_BIN, ROOT, SERVER_BIN, eventually
 from harness.net import dial, free_port
 from harness.proc import run
 from harness.stack import Client, need
@@ -459,3 +459,21 @@ def test_connections_that_fail_are_shown(start, port_edge):
             pass
     client.proc.wait_line(rf"^\d\d:\d\d:\d\d tcp 127\.0\.0\.1 .*refused", kind="out")
     assert client.proc.alive()
+
+
+# -- what is written about it -------------------------------------------------------------------------
+
+@pytest.mark.parametrize("program", [CLIENT_BIN, SERVER_BIN])
+def test_pages_name_every_option_and_variable(start, program):
+    shown = start.program(program, ["--help"])
+    assert shown.wait() == 0
+    text = shown.text("out")
+    options = set(re.findall(r"^  --([a-z-]+)", text, re.M)) - {"help", "version"}
+    variables = set(re.findall(r"\[(TUNNEL_[A-Z_]+)\]", text))
+    assert len(options) == len(variables) > 15
+    page = (ROOT / "man" / f"{program.name}.1").read_text()
+    assert set(re.findall(r"Fl Fl ([a-z-]+)", page)) - {"help", "version"} >= options
+    assert set(re.findall(r"Ev (TUNNEL_[A-Z_]+)", page)) == variables
+    guide = (ROOT / "docs" / "configuration.md").read_text()
+    for option in options - {"config"}:
+        assert f"`{option}`" in guide, option
