@@ -33,7 +33,7 @@ bool tnl_client_published_at(tnl_client_tunnel *t, tnl_str text)
                      : strcmp(url.scheme, "https") == 0 || strcmp(url.scheme, "tls") == 0 ? 443
                                                                                           : 80;
     bool same = t->spec.far_end == TNL_FAR_ADDRESS && u->port == t->public_port &&
-                strcasecmp(u->host, url.host) == 0 && t->spec.kind != TNL_KIND_UDP;
+                strcasecmp(u->host, url.host) == 0;
     return !same || (url.path[0] && strcmp(url.path, "/") != 0);
 }
 
