@@ -108,7 +108,9 @@ static void dispatch(arrival *a, const uint8_t *p, size_t n)
     const char *name = a->hello.name;
     tnl_http_span span = {name, strlen(name)};
     uint16_t target = 0, other = 0;
-    tnl_tunnel *t = tnl_registry_find(s, TNL_KIND_TLS, span, &target);
+    tnl_tunnel *t = tnl_registry_is_front(s, name)
+                        ? NULL
+                        : tnl_registry_find(s, TNL_KIND_TLS, span, &target);
     tnl_tunnel *http = tnl_registry_find(s, TNL_KIND_HTTP, span, &other);
     if (t && closeness(t, target, name) >= closeness(http, other, name)) {
         (void)tnl_raw_accept(t, a->conn, p, n, target, name);

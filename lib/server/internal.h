@@ -140,6 +140,8 @@ tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n);
 bool tnl_registry_is_root(const tnl_server *s, tnl_http_span host);
 /* Whether a name is the server's domain or lies under it. */
 bool tnl_registry_is_own(const tnl_server *s, const char *host);
+/* Whether it is the name by which clients reach the server over TLS: no tls tunnel may have it. */
+bool tnl_registry_is_front(const tnl_server *s, const char *host);
 tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted);
 /* Whether another account has something under the same name, of whatever kind. */
 bool tnl_registry_foreign(const tnl_tunnel *wanted);

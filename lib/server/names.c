@@ -75,6 +75,11 @@ bool tnl_registry_is_own(const tnl_server *s, const char *host)
     return false;
 }
 
+bool tnl_registry_is_front(const tnl_server *s, const char *host)
+{
+    return s->tls && (strcmp(host, s->config.domain) == 0 || strcmp(host, s->public_host) == 0);
+}
+
 static bool covers(const char *pattern, const char *domain)
 {
     if (strcmp(pattern, "*") == 0 || strcmp(pattern, domain) == 0)
@@ -150,6 +155,10 @@ static int name_label(tnl_tunnel *t, const tnl_publish *m, char *text, size_t si
         snprintf(t->host, sizeof(t->host), "%s", domain);
     else if (snprintf(t->host, sizeof(t->host), "%s.%s", t->label, domain) > 253)
         return refuse(text, size, TUNNEL_E_NAME_INVALID, "the name is too long");
+    if (t->kind == TNL_KIND_TLS && tnl_registry_is_front(t->peer->server, t->host))
+        return refuse(
+            text, size, TUNNEL_E_DENIED,
+            "clients reach the server itself by that name, with TLS: publish another one");
     return 0;
 }
 

@@ -443,6 +443,26 @@ def test_wildcards(start, edge, site, local_pair):
             local_pair.cert.read_text())
 
 
+def test_the_servers_own_name_is_not_to_be_had(start, edge, site, local_pair):
+    """Clients connect to it: a tunnel there would cut all others off."""
+    client = tls_client(start, edge, site.port, "@", wait=False)
+    assert client.proc.wait() == 1
+    assert "reach the server itself" in client.proc.text("err")
+    with visit(edge.tls_port, "localhost", tls_trusting()) as conn:
+        assert not site.holds(conn)
+    # Where the server has no TLS of its own it is nobody else's.
+    server = start.server()
+    tls_client(start, server, site.port, "@")
+    with visit(server.port, "localhost", tls_trusting()) as conn:
+        assert site.holds(conn)
+    # So is the public name of a server that routes by another domain.
+    server = start.server("--public-url", "https://front.example.test", domain="example.test",
+                          tls=[local_pair])
+    client = tls_client(start, server, site.port, "front", wait=False)
+    assert client.proc.wait() == 1
+    assert "reach the server itself" in client.proc.text("err")
+
+
 def test_a_domain_of_ones_own(start, site, app):
     server = start.server("--allow-domain", "*.example.test")
     client = start.program_client(server, ["tls", str(site.port), "--domain", "app.example.test"])
