@@ -42,7 +42,8 @@ enum {
     X(PING, 0x15, 8, 0)     /* link scope: opaque:64 */                                            \
     X(PONG, 0x16, 8, 0)     /* link scope: the ping's opaque:64 */                                 \
     X(EVENT, 0x17, 0, 4096) /* link scope, droppable; rest: a msgpack map */                       \
-    X(DATAGRAM, 0x18, 0, TNL_FRAME_MAX_OTHER) /* droppable; stream: a flow; rest: wire/datagram.h */
+    X(DATAGRAM, 0x18, 0, TNL_FRAME_MAX_OTHER) /* droppable; stream: a flow; rest: wire/datagram.h  \
+                                               */
 
 typedef enum tnl_frame_type {
 #define TNL_FRAME_ENUM(name, type, fixed, rest_max) TNL_FRAME_##name = (type),
@@ -72,8 +73,8 @@ const char *tnl_frame_name(uint8_t type);
  */
 size_t tnl_frame_encode(uint8_t *out, size_t cap, const tnl_frame *f);
 
-/* The head of a frame without fixed bytes (OPEN, EVENT, DATAGRAM, ...) whose f->rest_len bytes of rest
- * the caller puts behind it. Its length, or 0 as above. */
+/* The head of a frame without fixed bytes (OPEN, EVENT, DATAGRAM, ...) whose f->rest_len bytes of
+ * rest the caller puts behind it. Its length, or 0 as above. */
 size_t tnl_frame_encode_head(uint8_t *out, size_t cap, const tnl_frame *f);
 
 /* The head of a DATA frame whose n bytes of payload the caller puts behind it. Its length, or 0 as
