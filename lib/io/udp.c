@@ -15,6 +15,8 @@
 
 enum {
     IN_COUNT = 16,                  /* read with one call */
+    IN_LARGE_COUNT = 2,             /* the same after large ones, which would be too many bytes */
+    LARGE = 8 * 1024,
     IN_SIZE = 64 * 1024,            /* for each */
     IN_ROUNDS = 4,                  /* calls in a turn */
     IN_BYTES = 128 * 1024,          /* and bytes, roughly */
@@ -61,6 +63,7 @@ struct tnl_udp {
     bool wildcard;
     bool connected;
     bool closing;
+    bool large; /* the last call brought large ones */
     const tnl_udp_events *events;
     void *user;
     tnl_task refusal;
@@ -259,9 +262,9 @@ uint64_t tnl_udp_dropped(const tnl_udp *u)
 
 /* --- receiving -------------------------------------------------------------------------------- */
 
-static void prepare_in(tnl_udp_batch *b)
+static void prepare_in(tnl_udp_batch *b, size_t count)
 {
-    for (size_t i = 0; i < IN_COUNT; i++) {
+    for (size_t i = 0; i < count; i++) {
         slot *s = &b->in_slots[i];
         s->iov.iov_base = b->in_data + i * IN_SIZE;
         s->iov.iov_len = IN_SIZE;
@@ -278,12 +281,14 @@ static void prepare_in(tnl_udp_batch *b)
 static size_t receive_some(tnl_udp *u, tnl_udp_batch *b)
 {
     size_t bytes = 0;
-    prepare_in(b);
-    int n = recvmmsg(u->fd, b->in, IN_COUNT, MSG_DONTWAIT, NULL);
+    unsigned count = u->large ? IN_LARGE_COUNT : IN_COUNT;
+    prepare_in(b, count);
+    int n = recvmmsg(u->fd, b->in, count, MSG_DONTWAIT, NULL);
     if (n < 0 && errno == ECONNREFUSED)
         tnl_loop_defer(u->loop, &u->refusal);
     if (n < 0)
         return errno == EAGAIN ? 0 : 1;
+    u->large = false;
     for (int i = 0; i < n && !u->closing; i++) {
         tnl_udp_address from = u->to;
         size_t len = b->in[i].msg_len;
@@ -293,10 +298,11 @@ static size_t receive_some(tnl_udp *u, tnl_udp_batch *b)
                 read_control(&from, &b->in[i].msg_hdr);
         }
         bytes += len + 1;
+        u->large = u->large || len > LARGE;
         if (len <= TNL_UDP_MAX)
             u->events->datagram(u->user, &from, b->in_data + (size_t)i * IN_SIZE, len);
     }
-    return n < IN_COUNT ? 0 : bytes;
+    return (unsigned)n < count ? 0 : bytes;
 }
 
 static void on_poll(uv_poll_t *h, int status, int events)
