@@ -416,4 +416,5 @@ def test_the_tunnel_dies(start, which, number):
     # The far end hears it of the process that lives, the near one of the kernel.
     duet.ended(far, "reset")
     duet.until(lambda: all(end.end for end in duet.ends), "both ends")
+    victim.proc.wait()
     duet.close()
