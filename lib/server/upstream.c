@@ -254,7 +254,7 @@ void tnl_up_give_back(tnl_up *u, bool request_done)
     u->visitor = NULL;
     if (!t || !u->ended || !request_done || !tnl_stream_flushed(u->stream)) {
         tnl_up_drop(u);
-    } else if (u->no_reuse || !u->keep_ms || t->idle_count >= TNL_POOL_MAX_IDLE) {
+    } else if (u->no_reuse || t->fresh || !u->keep_ms || t->idle_count >= TNL_POOL_MAX_IDLE) {
         leave(u);
     } else {
         tnl_http_next(u->parser); /* it holds no memory then */

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "server/internal.h"
 #include "support/check.h"
 #include "support/edge.h"
 #include "tunnel/error.h"
@@ -409,6 +410,40 @@ static void unpublishing_drops_the_streams_that_serve_nobody(void **state)
 
 /* When the client takes no more streams, what cannot be repeated goes over a kept one rather than
  * nowhere. */
+/* Each request has a stream of its own, which ends with it and tells whose it is. */
+static void fresh_streams_are_not_kept(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service s = {.edge = NULL};
+    test_guest g;
+    assert_int_equal(test_edge_open(&e, NULL), 0);
+    test_service_start(&s, &e, "secret", 1);
+    UNTIL(&e.l, s.session);
+    tnl_publish m = {
+        .tunnel = 1, .kind = tnl_str_of("http"), .name = tnl_str_of("demo"), .fresh = true};
+    test_service_publish_as(&s, &m);
+    UNTIL(&e.l, s.published);
+    const tnl_peer *p = TNL_CONTAINER(e.server->peers.next, const tnl_peer, node);
+    const tnl_tunnel *t = TNL_CONTAINER(p->tunnels.next, const tnl_tunnel, of_peer);
+    test_guest_open(&g, &e);
+    for (size_t i = 1; i <= 3; i++) {
+        test_guest_say(&g, GET);
+        test_call *c = test_service_await(&s, i);
+        assert_string_equal(c->visitor, "127.0.0.1");
+        assert_string_equal(c->server, "127.0.0.1");
+        assert_int_equal(c->open.server_port, e.port);
+        test_call_answer(c, OK);
+        UNTIL(&e.l, test_guest_hears(&g, "\r\n\r\nok"));
+        test_guest_forget(&g);
+        assert_int_equal(t->idle_count, 0);
+        UNTIL(&e.l, c->fins == 1);
+        assert_int_equal(c->resets, 0);
+    }
+    test_guest_free(&g);
+    close_both(&e, &s);
+}
+
 static void kept_streams_are_used_at_the_limit(void **state)
 {
     (void)state;
@@ -621,6 +656,7 @@ int main(void)
         cmocka_unit_test(malformed_request_is_told),
         cmocka_unit_test(surplus_bytes_never_reach_another_visitor),
         cmocka_unit_test(unpublishing_drops_the_streams_that_serve_nobody),
+        cmocka_unit_test(fresh_streams_are_not_kept),
         cmocka_unit_test(kept_streams_are_used_at_the_limit),
         cmocka_unit_test(upgrade_ends_from_either_side),
         cmocka_unit_test(upgrade_dies),
