@@ -177,6 +177,26 @@ def test_options_that_are_wrong(start, port_edge, args):
     assert any(args[0] in line for line in client.proc.err()), client.proc.transcript()
 
 
+# -- a tunnel to itself ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.2"])
+def test_a_tunnel_to_itself(start, host):
+    """One clear line and exit, as soon as it shows: by the URL, the address reached, or a visitor."""
+    first = free_range(1)
+    server = start.server("--tcp-ports", str(first), "--listen", f"0.0.0.0:{free_port()}")
+    client = start.tcp(server, f"{host}:{first}", wait=False)
+    if host != "localhost":
+        client.public()
+        try:
+            with dial("127.0.0.1", first) as visitor, pytest.raises(ConnectionResetError):
+                visitor.sock.recv(1)
+        except ConnectionResetError:
+            pass  # so soon that connecting itself is told
+    assert client.proc.wait() == 1
+    assert f"{host}:{first} is the tunnel's own public address" in client.proc.text("err")
+    eventually(lambda: is_refused(first), "the port is closed")
+
+
 # -- the link -------------------------------------------------------------------------------------
 
 def test_port_stays_when_the_link_is_cut(start):
