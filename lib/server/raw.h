@@ -16,8 +16,8 @@
 int tnl_raw_accept(tnl_tunnel *t, tnl_conn *c, const uint8_t *early, size_t n, uint16_t target,
                    const char *name);
 
-/* Makes what raw connections need; and resets all of them: gone() comes when the last one is
- * closed, and none may be accepted any more. */
+/* Makes what raw connections need; and resets all of them. The server is not closed before the last
+ * one is, and none is accepted any more. */
 int tnl_raw_start(tnl_server *s);
 void tnl_raw_stop(tnl_server *s);
 

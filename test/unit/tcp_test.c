@@ -507,6 +507,25 @@ static void visitors_beyond_the_streams_of_a_session_are_turned_away(void **stat
     rig_close(r);
 }
 
+static void visitors_beyond_the_servers_limit_are_turned_away(void **state)
+{
+    (void)state;
+    rig *r = rig_open();
+    test_guest g, h;
+    (void)visit(r, &g);
+    r->e.server->visitor_count += TNL_MAX_VISITORS - 1;
+    test_guest_open_at(&h, &r->e, r->port);
+    UNTIL(&r->e.l, test_guest_ended(&h));
+    assert_true(h.reset);
+    assert_int_equal(r->s.count, 1);
+    test_guest_free(&h);
+    r->e.server->visitor_count -= TNL_MAX_VISITORS - 1;
+    (void)visit(r, &h);
+    test_guest_free(&g);
+    test_guest_free(&h);
+    rig_close(r);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* as hosts of a loop do */
@@ -526,6 +545,7 @@ int main(void)
         cmocka_unit_test(the_server_waits_for_its_visitors_to_be_closed),
         cmocka_unit_test(the_server_may_be_closed_in_the_event_of_a_connection),
         cmocka_unit_test(visitors_beyond_the_streams_of_a_session_are_turned_away),
+        cmocka_unit_test(visitors_beyond_the_servers_limit_are_turned_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
