@@ -103,7 +103,7 @@ void tnl_mux_deliver(tnl_stream *s)
         if (s->events && s->events->fin)
             s->events->fin(s->user);
         if (in->reset_waits)
-            tnl_mux_tell_reset(s, in->reset_code, NULL, 0);
+            tnl_mux_tell_reset(s, in->reset_code, "", 0);
     }
     s->busy--;
     s->delivering = false;
