@@ -143,7 +143,7 @@ static int check_command(const command_line *c)
         return usage_error(c, "'%s' needs %s (see --help)", c->command->name, c->command->needs);
     for (size_t i = 0; i < c->given_count; i++) {
         const option_row *r = c->given[i].row;
-        if (!option_goes_with(c, r, c->command))
+        if (r && c->command && !option_goes_with(c, r, c->command))
             return usage_error(c, "--%s does not go with '%s' (see %s %s --help)", r->name,
                                c->command->name, c->program, c->command->name);
     }
@@ -225,7 +225,7 @@ const char *option_value(const command_line *c, const char *name)
     for (size_t i = 0; i < c->given_count; i++)
         if (c->given[i].row == r)
             return c->given[i].value;
-    return variable_of(r);
+    return r ? variable_of(r) : NULL;
 }
 
 static int apply(const command_line *c, const option_row *r, void *user, const char *value,
