@@ -259,10 +259,11 @@ static int set_ports(tunnel_server_config *config, tnl_ports *ports, const char 
     tnl_ports p;
     config->line[0] = '\0';
     if (tnl_ports_parse(&p, text)) {
-        snprintf(config->line, LINE,
-                 "'%.100s' is not a list of ports: give one such as 20000-29999 or 25565,30000-30099,"
-                 " or none",
-                 text);
+        snprintf(
+            config->line, LINE,
+            "'%.100s' is not a list of ports: give one such as 20000-29999 or 25565,30000-30099,"
+            " or none",
+            text);
         return TUNNEL_E_INVALID;
     }
     *ports = p;
@@ -364,8 +365,8 @@ static int hash_domains(tnl_server_config *c, const tunnel_server_config *config
     return 0;
 }
 
-int tnl_server_config_make(tnl_server_config **out, const tunnel_server_config *config, char *detail,
-                           size_t size)
+int tnl_server_config_make(tnl_server_config **out, const tunnel_server_config *config,
+                           char *detail, size_t size)
 {
     const char *missing = what_is_missing(config);
     if (missing) {

@@ -24,11 +24,11 @@ struct tunnel_server_config {
 
 /*
  * A copy for tnl_server_new() or tnl_server_reload(), with tokens and allowed domains hashed: the
- * caller owns these two until one of the calls has succeeded (tnl_server_config_drop()). The rest is
- * borrowed from config. INVALID (with a line: what is missing), NOMEM, LIMIT.
+ * caller owns these two until one of the calls has succeeded (tnl_server_config_drop()). The rest
+ * is borrowed from config. INVALID (with a line: what is missing), NOMEM, LIMIT.
  */
-int tnl_server_config_make(tnl_server_config **out, const tunnel_server_config *config, char *detail,
-                           size_t size);
+int tnl_server_config_make(tnl_server_config **out, const tunnel_server_config *config,
+                           char *detail, size_t size);
 /* Frees the copy; with `all` what it owns, too. NULL is fine. */
 void tnl_server_config_drop(tnl_server_config *c, bool all);
 

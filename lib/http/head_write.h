@@ -20,7 +20,8 @@
 
 typedef struct tnl_http_request_options {
     tnl_http_span host; /* the Host to send; empty: the one the visitor asked for */
-    tnl_http_span path; /* path and query to send, a missing first slash is added; NULL: the head's */
+    tnl_http_span
+        path; /* path and query to send, a missing first slash is added; NULL: the head's */
     /* The values of X-Forwarded-For, -Host, -Proto and -Prefix; empty: not sent. The visitor's own
      * never pass. */
     tnl_http_span forwarded_for;
@@ -28,7 +29,7 @@ typedef struct tnl_http_request_options {
     tnl_http_span forwarded_proto;
     tnl_http_span forwarded_prefix;
     tnl_http_span loop; /* one more CDN-Loop field (RFC 8586); empty: none */
-    bool close;        /* say "Connection: close" instead of "keep-alive" */
+    bool close;         /* say "Connection: close" instead of "keep-alive" */
     bool pass_upgrade; /* pass the upgrade on, if the request has one (never h2c: see tnl_http_head)
                         */
     bool pass_expect;  /* pass on "Expect: 100-continue", if the request has it */

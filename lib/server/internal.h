@@ -44,12 +44,12 @@ typedef struct tnl_tunnel {
     uint64_t id;     /* the client's */
     uint64_t number; /* the server's: each publication has its own */
     tnl_kind kind;
-    /* The registry's: "http:demo.localhost", "tls:*.demo.localhost", "http:p#.demo.localhost" (ports
-     * behind the client), "path:ID", "tcp:20022". */
+    /* The registry's: "http:demo.localhost", "tls:*.demo.localhost", "http:p#.demo.localhost"
+     * (ports behind the client), "path:ID", "tcp:20022". */
     char key[TNL_HOST_MAX + 8];
-    char label[TNL_HOST_MAX];           /* as asked for, or made up; "@"; "" with a domain or port */
-    char host[TNL_HOST_MAX];            /* of the key; "" without */
-    char path_id[TNL_PATH_ID_MAX + 1];  /* asked for; "" none */
+    char label[TNL_HOST_MAX];          /* as asked for, or made up; "@"; "" with a domain or port */
+    char host[TNL_HOST_MAX];           /* of the key; "" without */
+    char path_id[TNL_PATH_ID_MAX + 1]; /* asked for; "" none */
     char url[TNL_HOST_MAX + TNL_PATH_ID_MAX + 32];
     char host_header[TNL_HOST_MAX];
     uint16_t port;    /* tcp, udp; 0: not chosen yet */
@@ -100,7 +100,7 @@ struct tnl_server {
     uint16_t public_port; /* 0: the scheme's own */
     uint16_t tls_port;    /* where visitors of tls tunnels come */
     tnl_map tunnels;      /* by key */
-    tnl_list arrivals; /* connections of which it is not known yet whose they are */
+    tnl_list arrivals;    /* connections of which it is not known yet whose they are */
     tnl_list visitors;
     size_t visitor_count;      /* raw connections counted */
     struct tnl_forwarder *raw; /* raw.c; NULL: stopped */
@@ -129,9 +129,9 @@ void tnl_server_maybe_closed(tnl_server *s);
 
 /* registry.c */
 /*
- * The tunnel that a name belongs to: the name itself, else pPORT.NAME of a tunnel with ports (*target
- * is the port then, else 0), else the nearest wildcard above it. host: as it came, a port and one
- * trailing dot are ignored. NULL: none.
+ * The tunnel that a name belongs to: the name itself, else pPORT.NAME of a tunnel with ports
+ * (*target is the port then, else 0), else the nearest wildcard above it. host: as it came, a port
+ * and one trailing dot are ignored. NULL: none.
  */
 tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span host, uint16_t *target);
 /* The tunnel with an id for routing by path: one that asked for the id, else one with that name. */
@@ -145,8 +145,8 @@ bool tnl_registry_is_front(const tnl_server *s, const char *host);
 tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted);
 /* Whether another account has something under the same name, of whatever kind. */
 bool tnl_registry_foreign(const tnl_tunnel *wanted);
-/* Makes a tunnel of what a client asks for; not in the registry yet, and no port is open. On failure a
- * line in text: TUNNEL_E_NAME_INVALID, DENIED, UNSUPPORTED, INVALID, NOMEM, LIMIT. */
+/* Makes a tunnel of what a client asks for; not in the registry yet, and no port is open. On
+ * failure a line in text: TUNNEL_E_NAME_INVALID, DENIED, UNSUPPORTED, INVALID, NOMEM, LIMIT. */
 int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, const tnl_publish *m, char *text, size_t size);
 int tnl_registry_add(tnl_tunnel *t);
 /* Takes it out of the registry, closes its port, retires its idle streams, frees it. */
@@ -160,14 +160,16 @@ void tnl_name_url(tnl_tunnel *t);
 /* port.c: the public ports of tcp and udp tunnels */
 /* Whether the port asked for may be had. 0, DENIED, UNSUPPORTED with a line. */
 int tnl_port_check(const tnl_tunnel *t, char *text, size_t size);
-/* Binds the port, or one that is free, and completes key and url. ADDR_IN_USE, ACCESS, LIMIT (none is
- * free), NOMEM, IO with a line. */
+/* Binds the port, or one that is free, and completes key and url. ADDR_IN_USE, ACCESS, LIMIT (none
+ * is free), NOMEM, IO with a line. */
 int tnl_port_open(tnl_tunnel *t, char *text, size_t size);
 void tnl_port_close(tnl_tunnel *t);
-/* The host part of a listener's address, as tnl_listener_new() and tnl_udp_new() take it ("127.0.0.1",
+/* The host part of a listener's address, as tnl_listener_new() and tnl_udp_new() take it
+ * ("127.0.0.1",
  * "[::]"); each host once, those that stand for all addresses first; false: no more. */
 bool tnl_port_host(const tnl_server *s, size_t index, char out[96]);
-/* Whether one before it stands for that host too: where that one is bound, "in use" is no failure. */
+/* Whether one before it stands for that host too: where that one is bound, "in use" is no failure.
+ */
 bool tnl_port_covered(const tnl_server *s, size_t index);
 
 /* tcp.c, udp.c: open t->port on all hosts, or on none. Errors as tnl_port_open(). */
@@ -191,7 +193,8 @@ void tnl_peer_close(tnl_peer *p, int code, const char *text);
 void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);
 
 /* visitor.c */
-/* Takes over a paused connection; early[0..n), n > 0, was read from it. tls: it is terminated here. */
+/* Takes over a paused connection; early[0..n), n > 0, was read from it. tls: it is terminated here.
+ */
 void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *early, size_t n);
 void tnl_visitor_close(tnl_list *node);
 

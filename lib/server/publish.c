@@ -35,7 +35,7 @@ static void refuse(tnl_peer *p, uint64_t tunnel, int code, const char *message)
     tnl_publish_failed m = {
         .tunnel = tunnel, .code = (uint32_t)-code, .message = tnl_str_of(message)};
     tnl_peer_control(p, TNL_CONTROL_PUBLISH_FAILED, bytes,
-                 tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
+                     tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
 }
 
 static void publish(tnl_tunnel *t)

@@ -61,8 +61,8 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
 void tnl_server_on_event(tnl_server *s, tnl_server_event_cb cb, void *user);
 int tnl_server_start(tnl_server *s, char *detail, size_t size);
 int tnl_server_reload_certificates(tnl_server *s, char *detail, size_t size);
-/* Takes over what may change; see tunnel_server_reload(). The server owns config's tokens and allowed
- * domains then: after 0 and TUNNEL_E_STATE. */
+/* Takes over what may change; see tunnel_server_reload(). The server owns config's tokens and
+ * allowed domains then: after 0 and TUNNEL_E_STATE. */
 int tnl_server_reload(tnl_server *s, const tnl_server_config *config, char *detail, size_t size);
 /* Counters for what goes wrong or matters; only ever grow. */
 typedef struct tnl_server_stats {
