@@ -49,7 +49,4 @@ void add_key_mistake(config_reader *r, size_t line, const char *where, const cha
 /* The folder of a path, a new text; NULL: out of memory. */
 char *folder_of(const char *path);
 
-/* The nearest of n names, if it is near; else NULL. */
-const char *nearest_name(const char *name, const char *const *names, size_t n);
-
 #endif

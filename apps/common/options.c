@@ -8,6 +8,7 @@
 #include <tunnel/version.h>
 
 #include "common/help.h"
+#include "common/text.h"
 
 int fail_with(const command_line *c, int code, const char *text)
 {
@@ -85,6 +86,17 @@ static bool given_before(const command_line *c, const option_row *row)
     return false;
 }
 
+static const char *nearest_option(const command_line *c, const char *name, size_t n)
+{
+    char word[40];
+    const char *names[OPTIONS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < c->row_count && count < OPTIONS_MAX; i++)
+        names[count++] = c->rows[i].name;
+    snprintf(word, sizeof(word), "%.*s", (int)(n < sizeof(word) ? n : sizeof(word) - 1), name);
+    return nearest_name(word, names, count);
+}
+
 /* One "--name[=value]"; *i moves over a value that is an argument of its own. */
 static int read_option(command_line *c, int argc, char **argv, int *i)
 {
@@ -92,8 +104,12 @@ static int read_option(command_line *c, int argc, char **argv, int *i)
     size_t n = strcspn(name, "=");
     int shown = n < 80 ? (int)n : 80;
     const option_row *r = find(c, name, n);
-    if (!r)
-        return usage_error(c, "unknown option '--%.*s' (see --help)", shown, name);
+    if (!r) {
+        const char *nearest = nearest_option(c, name, n);
+        return usage_error(c, "unknown option '--%.*s'%s%s%s (see --help)", shown, name,
+                           nearest ? "; did you mean '--" : "", nearest ? nearest : "",
+                           nearest ? "'?" : "");
+    }
     const char *value = name[n] == '=' ? name + n + 1 : NULL;
     if (!r->value && value)
         return usage_error(c, "--%s takes no value", r->name);

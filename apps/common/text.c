@@ -66,3 +66,45 @@ char *path_in(const char *folder, const char *path)
     free(current);
     return out;
 }
+
+/* --- names that are near ---------------------------------------------------------------------- */
+
+/* How many letters must be changed, added or taken away; both shorter than NEAR_MAX. */
+enum { NEAR_MAX = 32 };
+
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[NEAR_MAX + 1], n = strlen(b);
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i]; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < n; j++) {
+            size_t best = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            if (row[j + 1] + 1 < best)
+                best = row[j + 1] + 1;
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            row[j + 1] = best;
+        }
+    }
+    return row[n];
+}
+
+const char *nearest_name(const char *name, const char *const *names, size_t n)
+{
+    const char *nearest = NULL;
+    size_t length = strlen(name), best = length / 3 < 3 ? length / 3 + 1 : 4;
+    if (length > NEAR_MAX)
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        size_t d = strlen(names[i]) <= NEAR_MAX ? distance(name, names[i]) : best;
+        if (d < best) {
+            best = d;
+            nearest = names[i];
+        }
+    }
+    return nearest;
+}

@@ -30,4 +30,7 @@ bool text_equal(const char *a, const char *b);
  */
 char *path_in(const char *folder, const char *path);
 
+/* The nearest of n names, if it is near; else NULL. */
+const char *nearest_name(const char *name, const char *const *names, size_t n);
+
 #endif

@@ -154,8 +154,11 @@ static int start_server(app *a)
                  a->file ? "" : "--tls-cert, --tls-key: ", detail);
         return fail_with(c, 1, a->line);
     }
-    if (rc)
-        return fail_with(c, rc == TUNNEL_E_INVALID ? EXIT_USAGE : 1, detail);
+    if (rc) {
+        snprintf(a->line, sizeof(a->line), "%s%s%s", a->file ? a->file : "", a->file ? ": " : "",
+                 detail);
+        return fail_with(c, rc == TUNNEL_E_INVALID ? EXIT_USAGE : 1, a->line);
+    }
     int error = open_access_log(a, a->settings);
     if (error)
         return fail_with(c, 1, access_log_problem(a, a->settings, error));

@@ -113,6 +113,9 @@ def test_options_that_do_not_go_with_a_command(start, command, option):
     (["check-config"], ["configuration file"]),
     (["check-config", "a", "b"], ["'b'"]),
     (["htp", "3000"], ["htp", "http"]),
+    (["http", "3000", "--subdomian", "x"], ["--subdomian", "did you mean '--subdomain'"]),
+    (["http", "3000", "--remote_port=1"], ["--remote_port", "did you mean '--remote-port'"]),
+    (["http", "3000", "--" + "x" * 5000], ["xxx"]),
 ])
 def test_usage(start, folder, args, words):
     proc = start.program(CLIENT_BIN, [*args, "--server", "ws://127.0.0.1:1"], cwd=folder)

@@ -540,6 +540,29 @@ def test_sighup_changes_what_has_changed_alone(start, app, folder):
     assert client.proc.alive()
 
 
+def test_sighup_changes_what_stands_behind_a_port(start, app, folder):
+    first = free_range(2)
+    server = start.server("--tcp-ports", f"{first}-{first + 1}")
+    other = start.node()
+    text = "tunnels:\n  a: {{type: tcp, to: {}, remote-port: {}}}\n  b: {{type: tcp, to: {}}}\n"
+    path = write(folder, "tunnel.yml", text.format(app.where, first, app.where))
+    client = run_start(start, "--config", path, server=server, wait=2)
+    with dial("127.0.0.1", first + 1) as kept:
+        assert kept.fetch("GET", "/hello", "x").status == 200
+        for to in (other, app, other):
+            before = to.stats()["requests"]
+            path.write_text(text.format(to.where, first, app.where))
+            client.proc.deliver(signal.SIGHUP)
+
+            def moved(to=to, before=before):
+                with dial("127.0.0.1", first) as conn:
+                    conn.fetch("GET", "/hello", "x")
+                return to.stats()["requests"] > before
+            eventually(moved, "the port leads elsewhere")
+        assert kept.fetch("GET", "/hello", "x").status == 200
+    assert client.proc.alive()
+
+
 def test_sighup_with_mistakes_changes_nothing(start, app, folder):
     server = start.server()
     path = write(folder, "tunnel.yml", one_tunnel(app, "demo"))
