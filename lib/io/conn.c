@@ -60,6 +60,12 @@ tnl_address tnl_conn_local(const tnl_conn *c)
     return c->ops->local ? c->ops->local(c) : (tnl_address){.host = ""};
 }
 
+void tnl_conn_keep_little(tnl_conn *c)
+{
+    if (c->ops->keep_little)
+        c->ops->keep_little(c);
+}
+
 static size_t no_space(void *user, uint8_t **p)
 {
     (void)user;

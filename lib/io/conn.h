@@ -73,6 +73,8 @@ typedef struct tnl_conn_ops {
     /* The addresses of the other end and of this one; NULL where there are none. */
     tnl_address (*peer)(const tnl_conn *c);
     tnl_address (*local)(const tnl_conn *c);
+    /* Little waits in the kernel unsent; NULL where that cannot be said. */
+    void (*keep_little)(tnl_conn *c);
 } tnl_conn_ops;
 
 /*
@@ -143,6 +145,14 @@ int tnl_conn_from_fd(tnl_conn **out, tnl_loop *l, int fd, const tnl_conn_events 
 tnl_address tnl_conn_peer(const tnl_conn *c);
 /* This end's address, likewise. */
 tnl_address tnl_conn_local(const tnl_conn *c);
+
+/*
+ * From here on the kernel takes no more while it has TNL_CONN_UNSENT bytes or more that it cannot
+ * send yet (it would take megabytes), so that what is written next, being more urgent, does not
+ * wait behind those. TCP, also under TLS; else nothing happens.
+ */
+enum { TNL_CONN_UNSENT = 64 * 1024 };
+void tnl_conn_keep_little(tnl_conn *c);
 
 /*
  * Connecting. Tries the addresses in turn, IPv6 and IPv4 interleaved, starting the next after 250

@@ -471,6 +471,13 @@ static tnl_address sock_local(const tnl_conn *c)
     return tnl_address_of((const struct sockaddr *)(const void *)&sa);
 }
 
+static void sock_keep_little(tnl_conn *c)
+{
+    int most = TNL_CONN_UNSENT;
+    if (of(c)->tcp)
+        setsockopt(descriptor(of(c)), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof(most));
+}
+
 static const tnl_conn_ops sock_ops = {
     .write = sock_write,
     .pending = sock_pending,
@@ -481,6 +488,7 @@ static const tnl_conn_ops sock_ops = {
     .dup = sock_dup,
     .peer = sock_peer,
     .local = sock_local,
+    .keep_little = sock_keep_little,
 };
 
 int tnl_socket_new(tnl_conn **out, tnl_loop *l, int family)

@@ -476,6 +476,13 @@ static tnl_address tls_local(const tnl_conn *c)
     return t->lower ? tnl_conn_local(t->lower) : (tnl_address){.host = ""};
 }
 
+static void tls_keep_little(tnl_conn *c)
+{
+    tls_conn *t = TNL_CONTAINER(c, tls_conn, base);
+    if (t->lower)
+        tnl_conn_keep_little(t->lower);
+}
+
 static const tnl_conn_ops tls_ops = {
     .write = tls_write,
     .pending = tls_pending,
@@ -485,6 +492,7 @@ static const tnl_conn_ops tls_ops = {
     .close = tls_close,
     .peer = tls_peer,
     .local = tls_local,
+    .keep_little = tls_keep_little,
 };
 
 /* --- birth ------------------------------------------------------------------------------------ */

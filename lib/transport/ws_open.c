@@ -72,6 +72,7 @@ static const tnl_bridge_events server_bridge = {.closed = tnl_ws_on_bridge_close
 static int server_socket(tnl_ws_transport *t, tnl_conn *c)
 {
     tnl_ws *w = t->side->engine;
+    tnl_conn_keep_little(c);
     t->fd = tnl_conn_dup(c);
     if (t->fd >= 0) {
         tnl_bridge_discard(c);
@@ -286,6 +287,7 @@ int tnl_ws_connect(tnl_transport **out, tnl_ws *w, tnl_conn *c, const char *host
         t->hello->path = checked_copy(path, &rc);
         t->hello->authorization = checked_copy(authorization, &rc);
     }
+    tnl_conn_keep_little(c);
     if (rc)
         tnl_bridge_discard(c);
     else

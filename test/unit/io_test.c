@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -286,6 +288,44 @@ static void a_deaf_reader_stops_the_writer(void **state)
         free(a);
         free(b);
     }
+}
+
+/* What the kernel has taken and cannot send would be in the way of what is written next. */
+static void little_waits_in_the_kernel(void **state)
+{
+    (void)state;
+    static const uint8_t piece[4096];
+    test_loop l;
+    test_peer *a = malloc(sizeof(*a)), *b = malloc(sizeof(*b));
+    size_t sent = 0;
+    int unsent = 0;
+    test_loop_open(&l);
+    test_tcp_pair(&l, a, b);
+    tnl_conn_keep_little(a->c);
+    while (tnl_conn_pending(a->c) == 0) {
+        assert_int_equal(test_send(a->c, piece, sizeof(piece)), 0);
+        sent += sizeof(piece);
+    }
+    int fd = tnl_conn_dup(a->c);
+    assert_true(fd >= 0);
+    assert_int_equal(ioctl(fd, SIOCOUTQNSD, &unsent), 0);
+    close(fd);
+    assert_true(unsent <= 2 * TNL_CONN_UNSENT);
+    for (size_t i = 0; i < 30; i++, sent += sizeof(piece))
+        assert_int_equal(test_send(a->c, piece, sizeof(piece)), 0);
+    tnl_conn_resume(b->c);
+    UNTIL(&l, b->received == sent);
+    UNTIL(&l, a->drains);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    /* Where there is no such thing, nothing happens. */
+    test_loop_open(&l);
+    test_pair(&l, a, b);
+    tnl_conn_keep_little(a->c);
+    end_peers(&l, a, b);
+    test_loop_close(&l);
+    free(a);
+    free(b);
 }
 
 static void the_queue_has_an_end(void **state)
@@ -790,6 +830,7 @@ int main(void)
         cmocka_unit_test(everything_comes_back_in_order),
         cmocka_unit_test(many_pieces_go_in_order),
         cmocka_unit_test(a_deaf_reader_stops_the_writer),
+        cmocka_unit_test(little_waits_in_the_kernel),
         cmocka_unit_test(the_queue_has_an_end),
         cmocka_unit_test(no_room_is_backpressure),
         cmocka_unit_test(one_reader_does_not_take_the_whole_turn),
