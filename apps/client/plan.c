@@ -123,9 +123,10 @@ const char *plan_complete(plan *p, char *line, size_t size)
                  dashes, file ? ":" : "");
         return line;
     }
-    if (p->fields[PLAN_PATH_ID] && names > 1) {
-        snprintf(line, size, "%spath-id needs a tunnel of its own, as it has more than one name",
-                 dashes);
+    if (p->fields[PLAN_PATH_ID] && names > 0) {
+        snprintf(line, size,
+                 "%spath-id takes the place of a name: leave out %ssubdomain and %sdomain", dashes,
+                 dashes, dashes);
         return line;
     }
     return make_names(p) && note_files(p) ? NULL : "out of memory";

@@ -134,11 +134,12 @@ static void show_published(app *a, const tunnel_event *e, published_name *name)
     const char *url = tunnel_event_url(e);
     if (name && !text_equal(name->url, url)) {
         bool several = settings_name_count(a->settings) > 1;
-        bool web = strncmp(url, "http:", 5) == 0 || strncmp(url, "https:", 6) == 0;
+        bool page = (strncmp(url, "http:", 5) == 0 || strncmp(url, "https:", 6) == 0) &&
+                    !strchr(url, '*') && name->plan->type != TYPE_PORTS;
         (void)text_set(&name->url, url);
         printf("public: %s%s%s\n", url, several ? " -> " : "",
                several ? plan_target(name->plan, to, sizeof(to)) : "");
-        if (a->settings->qr && web && !print_qr(stdout, url, has_colours(stdout)))
+        if (a->settings->qr && page && !print_qr(stdout, url, has_colours(stdout)))
             fprintf(stderr, "%s is too long for a QR code\n", url);
         fflush(stdout);
     }

@@ -102,6 +102,8 @@ def test_options_that_do_not_go_with_a_command(start, command, option):
     (["http", "1", "--path-id", ".."], ["--path-id"]),
     (["http", "1", "--path-id", "a/b"], ["--path-id"]),
     (["http", "1", "--path-id", "x", "--subdomain", "a", "--subdomain", "b"], ["--path-id"]),
+    (["http", "1", "--path-id", "x", "--domain", "a.org"], ["--path-id", "--domain"]),
+    (["ports", "--allow-ports", "22", "--qr"], ["--qr", "ports"]),
     (["http", "1", "--log-format", "xml"], ["--log-format", "json"]),
     (["http", "1", "--config", ""], ["--config"]),
     (["http", "1", "--token-file", "/nowhere"], ["--token-file", "/nowhere"]),
@@ -333,13 +335,15 @@ def test_qr_code(start, edge, app, folder, name):
 def test_qr_code_only_for_what_a_browser_opens(start, port_edge, app, folder):
     path = folder / "tunnel.yml"
     path.write_text(f"qr: true\ntunnels:\n  a: {{type: tcp, to: {app.where}}}\n"
+                    f"  c: {{type: http, to: {app.where}, subdomain: '*.qr'}}\n"
+                    f"  d: {{type: ports, allow-ports: 22, subdomain: qr-d}}\n"
                     f"  b: {{type: http, to: {app.where}, subdomain: qr-b}}\n")
     proc = start.program(CLIENT_BIN, ["start", "--config", path, "--server", port_edge.link,
                                       "--token", port_edge.token])
-    proc.wait_line("^public: ", kind="out", count=2)
+    proc.wait_line("^public: ", kind="out", count=4)
     rows = eventually(lambda: qr_rows(proc.out()), "a QR code")
     eventually(lambda: scan(qr_rows(proc.out()), folder), "a whole QR code")
-    assert "qr-b.localhost" in scan(qr_rows(proc.out()), folder) and rows
+    assert re.fullmatch(r"http://qr-b\.localhost:\d+", scan(qr_rows(proc.out()), folder)) and rows
 
 
 # -- terminals ----------------------------------------------------------------------------------------
