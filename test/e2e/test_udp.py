@@ -421,20 +421,20 @@ def test_busy_flows_stay(start, upstream):
     """Datagrams in either direction keep a flow: it outlives many idle times."""
     server = start.server("--udp-ports", port_range(2))
     service = upstream(lambda payload, source: [])
-    client = start.udp(server, service.port, "--idle-timeout", "4")
+    client = start.udp(server, service.port, "--idle-timeout", "2")
 
     def lives(visitor, speak):
-        """Speaks every half second for 10 s; None when this machine paused for too long."""
+        """Speaks every quarter of a second for 5 s; None when this machine paused for too long."""
         visitor.send(b"first")
         eventually(lambda: any(p == b"first" for p, _ in service.got), "it has come")
         source, last, worst = service.got[-1][1], time.monotonic(), 0
-        end = last + 10
+        end = last + 5
         while time.monotonic() < end:
             speak(visitor, source)
-            visitor.receive(0.5)
+            visitor.receive(0.25)
             worst = max(worst, time.monotonic() - last)
             last = time.monotonic()
-        if worst > 2:
+        if worst > 1:
             return None
         service.got.clear()
         visitor.send(b"last")
