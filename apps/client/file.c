@@ -109,9 +109,13 @@ static void read_to(config_reader *r, const document_node *key, const document_n
                         "does not go with type ports, whose ports are in 'allow-ports'");
         return;
     }
-    p->lines[PLAN_TO] = node_line(key);
-    if (text && !(p->fields[PLAN_TO] = resolve(r, p, text)))
+    if (!text)
+        return;
+    char *to = resolve(r, p, text);
+    if (!to || !text_set(&p->fields[PLAN_TO], to))
         add_key_mistake(r, node_line(key), where, "out of memory");
+    p->lines[PLAN_TO] = node_line(key);
+    free(to);
 }
 
 /* good: nothing is wrong with its keys, so that what is missing was forgotten. */

@@ -111,7 +111,11 @@ static settings *load(app *a, mistakes *m, int *code)
 {
     bool start = a->command.command == &a->command.commands[COMMAND_START];
     settings *s = settings_new();
-    *code = s ? apply_options(&a->command, s) : fail_with(&a->command, 1, "out of memory");
+    if (!s) {
+        *code = fail_with(&a->command, 1, "out of memory");
+        return NULL;
+    }
+    *code = apply_options(&a->command, s);
     if (*code >= 0) {
         settings_free(s);
         return NULL;

@@ -37,12 +37,11 @@ const document_node *find_value(document *d, const document_node *map, const cha
 const char *text_of(config_reader *r, const document_node *key, const document_node *value,
                     const char *where)
 {
-    static const char *const wrong[] = {[NODE_LIST] = "takes one value, not a list",
-                                        [NODE_MAP] = "takes a value, not keys of its own"};
-    node_kind kind = node_kind_of(value);
-    const char *problem = wrong[NODE_MAP];
-    if (kind != NODE_TEXT)
-        problem = wrong[kind];
+    const char *problem;
+    if (node_kind_of(value) == NODE_LIST)
+        problem = "takes one value, not a list";
+    else if (node_kind_of(value) == NODE_MAP)
+        problem = "takes a value, not keys of its own";
     else if (node_is_null(value))
         problem = "has no value";
     else if (!node_is_whole(value))

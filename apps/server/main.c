@@ -58,11 +58,19 @@ static settings *load(app *a, void (*tell)(void *user, const char *text), int *c
     mistakes m = {.path = a->file};
     const command_line *c = &a->command;
     settings *s = settings_new();
-    *code = s ? apply_options(c, s) : fail_with(c, 1, "out of memory");
-    if (*code < 0 && a->file)
+    if (!s) {
+        *code = fail_with(c, 1, "out of memory");
+        return NULL;
+    }
+    *code = apply_options(c, s);
+    if (*code >= 0) {
+        settings_free(s);
+        return NULL;
+    }
+    if (a->file)
         read_config_file(s, c, a->file, &m);
-    const char *error = *code < 0 ? settings_complete(s) : NULL;
-    if (*code < 0 && !error)
+    const char *error = settings_complete(s);
+    if (!error)
         error = make_token(a, s);
     if (error && m.count == 0)
         *code = fail_with(c, EXIT_USAGE, error);
@@ -84,11 +92,13 @@ static settings *load(app *a, void (*tell)(void *user, const char *text), int *c
 static int open_access_log(app *a, const settings *s)
 {
     const char *path = s->access_log;
-    FILE *file = !path ? NULL : strcmp(path, "-") == 0 ? stdout : fopen(path, "ae");
-    if (path && !file)
-        return errno;
-    if (file)
+    FILE *file = NULL;
+    if (path) {
+        file = strcmp(path, "-") == 0 ? stdout : fopen(path, "ae");
+        if (!file)
+            return errno;
         setvbuf(file, NULL, _IOLBF, 0);
+    }
     if (a->access_file && a->access_file != stdout)
         fclose(a->access_file);
     a->access_file = file;
