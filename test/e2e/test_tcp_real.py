@@ -77,11 +77,13 @@ def test_ssh_interactive_session(sshd, reach):
 
         try:
             say(b"tty\n", b"/dev/pts/")
+            say(b"PS1='ready> '\n", b"\r\nready> ")
             for i in range(30):
                 say(b"echo $((%d * 7))x\n" % i, b"\r\n%dx\r\n" % (i * 7))
             say(b"cat\n", b"cat\r\n")
             say(b"ping\n", b"ping\r\nping\r\n")  # the terminal's echo, then cat's
-            say(b"\x03", b"^C")
+            # What is typed before the shell is back is dropped with cat's input.
+            say(b"\x03", b"^C\r\nready> ")
             say(b"echo interrupted$?\n", b"interrupted130\r\n")
             shell.stdin.write(b"exit 3\n")
             shell.stdin.flush()
