@@ -351,13 +351,15 @@ def test_qr_code_only_for_what_a_browser_opens(start, port_edge, app, folder):
 class Terminal:
     """A program whose standard output, and whose controlling terminal, is a terminal."""
 
-    def __init__(self, argv, env):
+    def __init__(self, argv, env, nohup=False):
         self.master, slave = pty.openpty()
         self.text = ""
 
         def adopt():
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            if nohup:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.popen = subprocess.Popen([str(a) for a in argv], stdin=slave, stdout=slave,
                                       stderr=slave, env=env, preexec_fn=adopt)
         os.close(slave)
@@ -390,9 +392,9 @@ class Terminal:
 
 @pytest.fixture(name="terminal")
 def _terminal(start):
-    def make(args, **env):
+    def make(args, nohup=False, **env):
         env = {"TERM": "xterm", "NO_COLOR": None, **env}
-        return start.keep(Terminal([CLIENT_BIN, *args], start.env(**env)))
+        return start.keep(Terminal([CLIENT_BIN, *args], start.env(**env), nohup))
     return make
 
 
@@ -442,6 +444,19 @@ def test_a_closed_terminal_takes_its_tunnels_along(terminal, edge, app, folder):
     shown.hang_up()
     assert shown.popen.wait(40) == 0
     eventually(lambda: edge.status("/hello", "window") in (404, 503), "nothing is left")
+
+
+def test_nohup_outlives_its_terminal(terminal, edge, app, folder):
+    path = folder / "tunnel.yml"
+    text = "tunnels:\n  a: {{type: http, to: {}, subdomain: {}}}\n"
+    path.write_text(text.format(app.where, "nohup-one"))
+    shown = terminal(["start", "--config", path, "--server", edge.link, "--token", edge.token],
+                     nohup=True)
+    eventually(lambda: "public: " in shown.text, "the URL")
+    shown.hang_up()
+    path.write_text(text.format(app.where, "nohup-two"))
+    os.kill(shown.popen.pid, signal.SIGHUP)
+    eventually(lambda: edge.status("/hello", "nohup-two") == 200, "it lives, and reads its file")
 
 
 # -- trouble ------------------------------------------------------------------------------------------
