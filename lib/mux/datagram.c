@@ -142,7 +142,8 @@ size_t tnl_mux_put_datagrams(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t c
     size_t done = 0;
     const tnl_mux_link *best = tnl_mux_best_link(m);
     bool aside = l->draining && best && !best->draining;
-    for (;;) {
+    /* A callback of this very pull may have lost the link. */
+    while (!l->lost) {
         outgoing *o = l->cut ? l->cut : aside ? NULL : oldest(m);
         size_t n = o ? put_piece(o, out + done, cap - done) : 0;
         if (n == 0)
@@ -157,6 +158,7 @@ size_t tnl_mux_put_datagrams(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t c
             outgoing_free(m, o);
         }
     }
+    return done;
 }
 
 /* --- receiving -------------------------------------------------------------------------------- */

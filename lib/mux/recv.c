@@ -225,6 +225,8 @@ static int on_data(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *
     else if (tnl_mux_take(s, p, (size_t)(end - offset)))
         tnl_mux_fail(s);
     join_ranges(in);
+    if (s->out.breaking)
+        tnl_mux_used_up(s, (size_t)(end - offset));
     m->lazy_bytes += (size_t)(end - offset);
     int rc = progress(s);
     if (m->lazy_bytes >= TNL_MUX_ACK_BYTES)

@@ -23,7 +23,7 @@ void tnl_mux_used_up(tnl_stream *s, size_t n)
     recv_half *in = &s->in;
     if (n == 0 || in->end != TERMINAL_NONE)
         return;
-    if (in->ring.start == in->ring.end && in->ring.end == in->probe)
+    if (!in->discard && in->ring.start == in->ring.end && in->ring.end == in->probe)
         grow_window(s);
     if (in->ring.end >= in->probe)
         in->probe = 0;
@@ -286,6 +286,8 @@ void tnl_stream_break(tnl_stream *s, int code, const char *text)
     s->reset_code = (uint32_t)-code;
     s->reset_text = text ? tnl_strndup(text, text_length(text)) : NULL;
     s->out.breaking = true;
+    /* The peer may be breaking too: each waits for the other to take all that was said. */
+    tnl_mux_used_up(s, SIZE_MAX);
     tnl_mux_go_on_breaking(s);
     tnl_mux_settle(s);
 }

@@ -101,6 +101,30 @@ static void waiting_can_be_cut_short(void **state)
     }
 }
 
+/* Both break with more to say than the other's window takes: each goes on giving credit for what it
+ * drops. */
+static void both_break(void **state)
+{
+    (void)state;
+    bench *b = bench_new(NULL);
+    user *u = user_new(b);
+    static uint8_t bytes[2 * WINDOW];
+    u->accept = 0;
+    assert_int_equal(tnl_stream_write(u->s, bytes, sizeof(bytes)), sizeof(bytes));
+    out(b);
+    assert_int_equal(in_bytes(b, 2, 0, WINDOW / 2), 0);
+    tnl_stream_break(u->s, TUNNEL_E_RESET, NULL);
+    out(b);
+    assert_non_null(frame_of(b, TNL_FRAME_ACK, 2));
+    assert_int_equal(frame_of(b, TNL_FRAME_ACK, 2)->limit, WINDOW / 2 + WINDOW);
+    assert_int_equal(in_bytes(b, 2, WINDOW / 2, WINDOW), 0);
+    out(b);
+    assert_non_null(frame_of(b, TNL_FRAME_ACK, 2));
+    assert_int_equal(frame_of(b, TNL_FRAME_ACK, 2)->limit, WINDOW / 2 + 2 * WINDOW);
+    user_free(u);
+    bench_free(b);
+}
+
 /* --- the peer breaks -------------------------------------------------------------------------- */
 
 static user *held_back(bench *b)
@@ -177,6 +201,7 @@ int main(void)
         cmocka_unit_test(what_was_written_goes_first),
         cmocka_unit_test(so_does_the_end),
         cmocka_unit_test(nothing_to_wait_for),
+        cmocka_unit_test(both_break),
         cmocka_unit_test(waiting_can_be_cut_short),
         cmocka_unit_test(what_a_fin_covers_is_told_before_the_reset),
         cmocka_unit_test(who_leaves_needs_no_more_of_it),
