@@ -85,6 +85,16 @@ static const char *set_instance(void *user, const char *value)
                              CONNECTION_INSTANCE, value);
 }
 
+static const char *set_lanes(void *user, const char *value)
+{
+    settings *s = user;
+    if (strlen(value) != 1 || value[0] < '0' || value[0] > '8')
+        return "give a number, 0 to 8";
+    return connection_result(s,
+                             tunnel_client_config_set_lanes(s->config, (uint32_t)(value[0] - '0')),
+                             CONNECTION_LANES, value);
+}
+
 static const char *set_link_timeout(void *user, const char *value)
 {
     settings *s = user;
@@ -461,6 +471,12 @@ static const option_row rows[] = {
      .help =
          "How long the server may be silent before the connection\ncounts as dead, 1 to 600. Default: 5.",
      .set = set_link_timeout},
+    {.name = "lanes",
+     .value = "NUMBER",
+     .variable = "TUNNEL_LANES",
+     .help =
+         "How many further connections may carry the traffic where\nthe path allows it, 0 to 8. Default: 2.",
+     .set = set_lanes},
     {.name = "verbose",
      .variable = "TUNNEL_VERBOSE",
      .help = "Tell about every connection attempt.",

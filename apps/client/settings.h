@@ -21,6 +21,7 @@ typedef enum connection_field {
     CONNECTION_FORCE,
     CONNECTION_INSTANCE,
     CONNECTION_LINK_TIMEOUT,
+    CONNECTION_LANES,
     CONNECTION_FIELDS,
 } connection_field;
 

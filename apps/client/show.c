@@ -69,6 +69,10 @@ static void show_json(const app *a, const tunnel_event *e, const published_name 
         if (name)
             json_text(&j, "to", plan_target(name->plan, to, sizeof(to)));
         break;
+    case TUNNEL_EVENT_RESUMED:
+        json_text(&j, "server", server_of(a));
+        json_number(&j, "away_ms", tunnel_event_delay_ms(e));
+        break;
     case TUNNEL_EVENT_RETRYING:
         json_text(&j, "server", server_of(a));
         json_error(&j, e);
@@ -174,6 +178,11 @@ static void show_text(app *a, const tunnel_event *e, published_name *name)
         break;
     case TUNNEL_EVENT_RETRYING:
         show_retrying(a, e);
+        break;
+    case TUNNEL_EVENT_RESUMED:
+        fprintf(stderr, "connected again after %.1f s; all streams go on\n",
+                (double)tunnel_event_delay_ms(e) / 1000.0);
+        a->lost = false;
         break;
     case TUNNEL_EVENT_PUBLISHED:
         show_published(a, e, name);

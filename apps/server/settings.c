@@ -120,6 +120,16 @@ static const char *set_answer_timeout(void *user, const char *value)
     return result(s, tunnel_server_config_set_answer_timeout(s->config, (uint32_t)ms));
 }
 
+static const char *set_grace(void *user, const char *value)
+{
+    settings *s = user;
+    char *end;
+    double seconds = strtod(value, &end);
+    if (end == value || *end || !(seconds >= 0 && seconds <= 3600))
+        return "give a number of seconds, 0 to 3600";
+    return result(s, tunnel_server_config_set_grace(s->config, (uint32_t)(seconds * 1000)));
+}
+
 static const char *set_link_timeout(void *user, const char *value)
 {
     settings *s = user;
@@ -333,6 +343,12 @@ static const option_row rows[] = {
      .variable = "TUNNEL_LINK_TIMEOUT",
      .help = "How long a client may be silent before it counts as\ngone, 1 to 600. Default: 5.",
      .set = set_link_timeout},
+    {.name = "grace",
+     .value = "SECONDS",
+     .variable = "TUNNEL_GRACE",
+     .help =
+         "How long a client that lost its connection may take to\ncome back before its visitors' connections end, 0 to\n3600. Default: 30.",
+     .set = set_grace},
     {.name = "verbose",
      .variable = "TUNNEL_VERBOSE",
      .help = "Tell on standard error who comes and goes.",

@@ -83,6 +83,14 @@ static void show_verbose(const tunnel_event *e)
         fprintf(stderr, "client %s left: %s\n", account,
                 *text ? text : tunnel_strerror(tunnel_event_error(e)));
         break;
+    case TUNNEL_EVENT_CLIENT_PARKED:
+        fprintf(stderr, "client %s lost its connection (%s); kept for %.0f s\n", account, text,
+                (double)tunnel_event_delay_ms(e) / 1000.0);
+        break;
+    case TUNNEL_EVENT_CLIENT_RESUMED:
+        fprintf(stderr, "client %s is back from %s after %.1f s\n", account, text,
+                (double)tunnel_event_delay_ms(e) / 1000.0);
+        break;
     case TUNNEL_EVENT_NAME_PUBLISHED:
         fprintf(stderr, "client %s published %s\n", account, tunnel_event_url(e));
         break;

@@ -49,6 +49,11 @@ TUNNEL_EXPORT int tunnel_client_config_set_force(tunnel_client_config *config, i
  */
 TUNNEL_EXPORT int tunnel_client_config_set_silence(tunnel_client_config *config, uint32_t ms);
 
+/* How many further connections may be opened to the server while there is traffic, 0 to 8. They
+ * carry the bytes faster; where the path does not allow them all goes through the first one.
+ * Default 2. */
+TUNNEL_EXPORT int tunnel_client_config_set_lanes(tunnel_client_config *config, uint32_t most);
+
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
 /* Options of one tunnel. The same rules for setters as above; the error line is

@@ -33,6 +33,8 @@ typedef enum tunnel_event_type {
     TUNNEL_EVENT_CONNECTION = 9, /* a visitor's connection of a tcp or tls tunnel, or a flow of a
                                     udp one, is over: tunnel, visitor, duration_us, bytes_in,
                                     bytes_out, error and text: why when it did not end by itself */
+    TUNNEL_EVENT_RESUMED = 10, /* the connection is back, and all streams go on; text: the server's
+                                  address, delay_ms: how long it was gone */
     /* server */
     TUNNEL_EVENT_LISTENING = 20,      /* url: a listener is ready */
     TUNNEL_EVENT_CLIENT_JOINED = 21,  /* account, text: its address */
@@ -44,6 +46,10 @@ typedef enum tunnel_event_type {
                                  connection of a tcp or tls tunnel and each flow of a udp one:
                                  method is "TCP", "TLS" or "UDP", host the port ":20022" or the
                                  name, path and status mean nothing */
+    TUNNEL_EVENT_CLIENT_PARKED = 26, /* account, error, text: why; its streams wait, delay_ms: how
+                                        long at most */
+    TUNNEL_EVENT_CLIENT_RESUMED =
+        27, /* account, text: its address, delay_ms: how long it was gone */
 } tunnel_event_type;
 
 /* All accessors: only inside the callback, on its thread. They never fail. */

@@ -50,6 +50,9 @@ TUNNEL_EXPORT int tunnel_server_config_set_public_url(tunnel_server_config *conf
 /* How long nothing may be heard from a client before its link counts as dead, in ms, 1000 to
  * 600000. Default 5000. */
 TUNNEL_EXPORT int tunnel_server_config_set_silence(tunnel_server_config *config, uint32_t ms);
+/* How long a client that lost its connection may take to come back, in ms, 0 (its streams are lost
+ * at once) to 3600000. Default 30000. */
+TUNNEL_EXPORT int tunnel_server_config_set_grace(tunnel_server_config *config, uint32_t ms);
 /* How long an upstream may take for the head of its answer, in ms, 100 to 86400000. Default 60000.
  */
 TUNNEL_EXPORT int tunnel_server_config_set_answer_timeout(tunnel_server_config *config,

@@ -16,6 +16,7 @@ int tunnel_client_config_new(tunnel_client_config **out)
     if (!config)
         return TUNNEL_E_NOMEM;
     config->c.silence_ms = 5000;
+    config->c.lanes = 2;
     *out = config;
     return 0;
 }
@@ -135,6 +136,17 @@ int tunnel_client_config_set_instance(tunnel_client_config *config, const char *
 int tunnel_client_config_set_force(tunnel_client_config *config, int force)
 {
     config->c.force = force != 0;
+    return 0;
+}
+
+int tunnel_client_config_set_lanes(tunnel_client_config *config, uint32_t most)
+{
+    config->line[0] = '\0';
+    if (most > 8) {
+        snprintf(config->line, sizeof(config->line), "the number of lanes must be 0 to 8");
+        return TUNNEL_E_INVALID;
+    }
+    config->c.lanes = most;
     return 0;
 }
 

@@ -100,6 +100,12 @@ const char *tunnel_event_name(tunnel_event_type type)
         return "draining";
     case TUNNEL_EVENT_WARNING:
         return "warning";
+    case TUNNEL_EVENT_RESUMED:
+        return "resumed";
+    case TUNNEL_EVENT_CLIENT_PARKED:
+        return "client parked";
+    case TUNNEL_EVENT_CLIENT_RESUMED:
+        return "client resumed";
     case TUNNEL_EVENT_CONNECTION:
         return "connection";
     case TUNNEL_EVENT_LISTENING:

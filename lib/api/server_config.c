@@ -60,6 +60,7 @@ int tunnel_server_config_new(tunnel_server_config **out)
     tnl_list_init(&config->domains);
     config->c.silence_ms = 5000;
     config->c.answer_timeout_ms = 60000;
+    config->c.grace_ms = 30000;
     config->c.udp_flows = 1024;
     config->c.udp_flows_per_source = 512;
     if (tnl_ports_parse(&config->c.tcp_ports, "20000-29999") ||
@@ -250,6 +251,18 @@ int tunnel_server_config_set_access_events(tunnel_server_config *config, int on)
 int tunnel_make_token(char out[33])
 {
     return tnl_token_make(out);
+}
+
+int tunnel_server_config_set_grace(tunnel_server_config *config, uint32_t ms)
+{
+    config->line[0] = '\0';
+    if (ms > 3600000) {
+        snprintf(config->line, LINE,
+                 "the grace of a client that lost its connection must be 0 to 3600000 ms");
+        return TUNNEL_E_INVALID;
+    }
+    config->c.grace_ms = ms;
+    return 0;
 }
 
 /* --- ports, paths, domains -------------------------------------------------------------------- */

@@ -69,6 +69,8 @@ void tnl_client_lost(tnl_client *c, int error, const char *detail)
                       .text = detail && detail[0] ? detail : tunnel_strerror(error)};
     if (final(error)) {
         tnl_client_set_state(c, TNL_CLIENT_FAILED);
+        if (c->session)
+            tnl_session_close(c->session, error, NULL);
         e.type = TUNNEL_EVENT_FAILED;
         tnl_client_tell(c, &e);
         return;
@@ -157,6 +159,7 @@ static void client_free(tnl_client *c)
     if (c->tls)
         tnl_tls_client_unref(c->tls);
     tnl_timer_free(c->timer);
+    tnl_timer_free(c->lane_timer);
     tnl_map_free(&c->handles);
     tnl_wipe(&c->config, sizeof(c->config));
     tnl_free(c);
@@ -202,6 +205,7 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
         .base_ms = BACKOFF_BASE_MS, .cap_ms = BACKOFF_CAP_MS, .floor_ms = BACKOFF_FLOOR_MS};
     tnl_list_init(&c->tunnels);
     tnl_list_init(&c->visits);
+    tnl_list_init(&c->lanes);
     tnl_list_init(&c->handle_list);
     tnl_map_init(&c->handles, 0);
     tnl_task_init(&c->finish, on_finish, c);
@@ -213,6 +217,8 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
                                 size);
     if (rc == 0)
         rc = tnl_timer_new(&c->timer, loop, on_backoff_over, c);
+    if (rc == 0)
+        rc = tnl_timer_new(&c->lane_timer, loop, tnl_lanes_look, c);
     if (rc == 0)
         rc = tnl_ws_new(&c->ws, loop, NULL, NULL);
     if (rc == 0)
@@ -262,7 +268,8 @@ void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user)
     tnl_handle_close_all(c);
     if (c->session)
         tnl_session_close(c->session, TUNNEL_E_GONE, "the client is leaving");
-    else if (c->link)
+    if (c->link) /* not yet the session's */
         tnl_link_close(c->link, TUNNEL_E_GONE, "the client is leaving");
+    tnl_lanes_cancel(c);
     tnl_client_maybe_closed(c);
 }

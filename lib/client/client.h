@@ -29,6 +29,7 @@ typedef struct tnl_client_config {
     uint8_t instance[TNL_ID_SIZE];
     bool force;
     uint32_t silence_ms;
+    uint32_t lanes; /* most of them, 0 to 8 */
 } tnl_client_config;
 
 typedef struct tnl_files tnl_files;
@@ -49,13 +50,13 @@ typedef struct tnl_tunnel_spec {
     char path_id[129]; /* instead of both */
     uint16_t port;     /* tcp, udp: 0 any */
     tnl_far_end far_end;
-    tnl_upstream upstream;   /* ADDRESS */
-    tnl_ports ports;         /* PORTS */
-    tnl_files *files;        /* FILES; owned */
-    tnl_tls_server *tls;     /* tls: terminated here; NULL: passed on. Owned */
-    char host_header[256];   /* http */
-    unsigned proxy_protocol; /* 1, 2; 0 none */
-    uint32_t idle_ms;        /* udp; 0: the default */
+    tnl_upstream upstream;                        /* ADDRESS */
+    tnl_ports ports;                              /* PORTS */
+    tnl_files *files;                             /* FILES; owned */
+    tnl_tls_server *tls;                          /* tls: terminated here; NULL: passed on. Owned */
+    char host_header[256];                        /* http */
+    unsigned proxy_protocol;                      /* 1, 2; 0 none */
+    uint32_t idle_ms;                             /* udp; 0: the default */
     void (*visitor)(void *user, uint64_t stream); /* LISTEN */
     void (*datagram)(void *user, uint64_t tunnel, uint64_t flow, const void *p, size_t n);
     void *user; /* of both */

@@ -5,6 +5,7 @@
 #include "base/backoff.h"
 #include "base/map.h"
 #include "client/client.h"
+#include "link/attach.h"
 #include "link/dial.h"
 #include "link/link.h"
 #include "link/session.h"
@@ -52,7 +53,21 @@ struct tnl_client {
     tnl_client_state state;
     tnl_dial *dial;
     tnl_link *link;
-    tnl_session *session;
+    tnl_session *session; /* lives on while it is parked */
+    uint8_t session_id[TNL_ID_SIZE];
+    uint8_t secret[TNL_SECRET_SIZE];
+    uint64_t generation;
+    tnl_attach attach;  /* what the link sent */
+    uint64_t last_link; /* the last link number used */
+    tnl_list lanes;
+    size_t lane_count;
+    tnl_timer *lane_timer;     /* looks after idle ones */
+    uint64_t lanes_busy_at;    /* when there were streams last */
+    uint64_t lanes_not_before; /* after a failure: when the path is tried again */
+    uint32_t lanes_wait_ms;
+    uint64_t parked_at;       /* loop time */
+    bool attaching;           /* the link's first frame was an ATTACH */
+    bool anew;                /* the session is ended so that another one can begin */
     tnl_forwarder *forwarder; /* NULL: the client's end waits for it */
     tnl_timer *timer;         /* of BACKOFF */
     tnl_backoff backoff;
@@ -87,7 +102,26 @@ void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t);
 void tnl_client_hold(tnl_client *c);
 void tnl_client_release(tnl_client *c);
 
+/* lane.c: further connections, which carry the streams where the path allows */
+/* From time to time, while there are any: closes idle ones. user: the client. */
+void tnl_lanes_look(void *user);
+/* There is traffic: opens a lane if one more is of use. */
+void tnl_lanes_want(tnl_client *c);
+/* Ends attempts under way; lanes of a session end with it. */
+void tnl_lanes_cancel(tnl_client *c);
+
 /* connect.c */
+enum { TNL_CLIENT_HOST = TNL_URL_HOST + 16, TNL_CLIENT_BEARER = 4097 + 8 };
+tnl_link_config tnl_client_link_config(const tnl_client *c);
+tnl_dial_target tnl_client_target(const tnl_client *c);
+const char *tnl_client_host(const tnl_client *c, char out[TNL_CLIENT_HOST]);
+/* NULL without a token. To be wiped. */
+const char *tnl_client_bearer(const tnl_client *c, char out[TNL_CLIENT_BEARER]);
+/* Sends ATTACH with a fresh link number and nonce; *a is what the answer is checked against. */
+int tnl_client_send_attach(tnl_client *c, tnl_link *l, tnl_attach *a);
+/* Binds the link once the server has proved that it is the session's: nothing of it counts before.
+ * A TUNNEL_E_ code to close it with. */
+int tnl_client_join(tnl_client *c, tnl_link *l, const tnl_attach *a, const tnl_frame *f);
 void tnl_client_connect(tnl_client *c);
 
 /* publish.c */

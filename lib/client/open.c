@@ -166,6 +166,7 @@ void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
     /* A stream that is not taken is refused. */
     if (!t)
         return;
+    tnl_lanes_want(c);
     switch (t->spec.far_end) {
     case TNL_FAR_ADDRESS:
         (void)forward(c, t, s, &m, &t->spec.upstream);

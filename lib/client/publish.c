@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "client/internal.h"
 #include "tunnel/error.h"
 
@@ -40,7 +41,7 @@ void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t)
                      .fresh = s->kind == TNL_KIND_HTTP && s->proxy_protocol,
                      .idle_ms = s->idle_ms,
                      .host_header = tnl_str_of(s->host_header)};
-    if (c->state == TNL_CLIENT_LIVE)
+    if (c->session)
         send_control(c, TNL_CONTROL_PUBLISH, bytes, tnl_publish_encode(bytes, sizeof(bytes), &m));
 }
 
@@ -48,7 +49,7 @@ void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t)
 {
     uint8_t bytes[32];
     tnl_unpublish m = {.tunnel = t->id};
-    if (c->state == TNL_CLIENT_LIVE)
+    if (c->session)
         send_control(c, TNL_CONTROL_UNPUBLISH, bytes,
                      tnl_unpublish_encode(bytes, sizeof(bytes), &m));
 }
@@ -173,19 +174,36 @@ static void on_event(void *user, const uint8_t *p, size_t n)
     tnl_client_tell(c, &e);
 }
 
+/* The last link is gone; visitors wait for the next one. */
+static void on_parked(void *user, int error, const char *detail)
+{
+    tnl_client *c = user;
+    if (c->state != TNL_CLIENT_LIVE)
+        return; /* the link was lost before its lanes */
+    c->parked_at = tnl_loop_now(c->loop);
+    tnl_client_lost(c, error, detail);
+}
+
 static void on_closed(void *user, int error, const char *detail)
 {
     tnl_client *c = user;
+    bool anew = c->anew;
     c->session = NULL;
     tnl_client_flows_lost(c);
+    c->anew = false;
+    tnl_wipe(c->secret, sizeof(c->secret));
     if (c->state == TNL_CLIENT_CLOSED)
         tnl_client_maybe_closed(c);
-    else
+    else if (anew)
+        tnl_client_connect(c);
+    else if (c->state == TNL_CLIENT_LIVE)
         tnl_client_lost(c, error ? error : TUNNEL_E_EOF, detail);
+    /* Else its grace is over, and attempts go on: the next one begins a session anew. */
 }
 
 const tnl_session_events tnl_client_session_events = {.open = tnl_client_on_open,
                                                       .control = on_control,
                                                       .event = on_event,
                                                       .datagram = tnl_client_on_datagram,
+                                                      .parked = on_parked,
                                                       .closed = on_closed};

@@ -162,9 +162,15 @@ void tnl_link_discard(tnl_link *l)
     tnl_free(l);
 }
 
+void tnl_link_set_events(tnl_link *l, const tnl_link_events *ev, void *user)
+{
+    l->events = ev;
+    l->user = user;
+}
+
 int tnl_link_bind(tnl_link *l, tnl_session *s)
 {
-    int rc = tnl_session_attach(s, &l->binding, l, l->config.inflight);
+    int rc = tnl_session_attach(s, &l->binding, l, l->config.inflight, l->config.fallback);
     if (rc)
         return rc;
     l->session = s;

@@ -37,6 +37,7 @@ typedef struct tnl_link_config {
                           * of it, and has as long for its answer */
     uint32_t max_data;   /* greatest DATA payload this end accepts */
     size_t inflight;     /* most unacknowledged bytes on the link */
+    bool fallback;       /* carries streams only while no other link does */
 } tnl_link_config;
 
 int tnl_link_new(tnl_link **out, tnl_loop *loop, const tnl_link_config *config,
@@ -45,6 +46,9 @@ const tnl_transport_events *tnl_link_transport_events(void);
 void tnl_link_set_transport(tnl_link *l, tnl_transport *t);
 /* For a link that never got a transport. No closed(). */
 void tnl_link_discard(tnl_link *l);
+
+/* Another owner takes the link over, from inside handshake() too. */
+void tnl_link_set_events(tnl_link *l, const tnl_link_events *ev, void *user);
 
 /* From here on stream frames go to the session, and its frames come out here. 0; TUNNEL_E_NOMEM,
  * GONE (the session is closing): then the session has no link, and closing it is up to the caller.

@@ -14,7 +14,11 @@ struct tnl_session {
     tnl_mux *mux;
     tnl_list links;
     tnl_timer *timer;
-    uint64_t due; /* when it fires, while it is active */
+    uint64_t due;     /* when it fires, while it is active */
+    tnl_timer *grace; /* runs while it is parked */
+    uint32_t grace_ms;
+    uint64_t parked_since; /* 0: it is not */
+    int parked_error;      /* why the last link was lost */
     tnl_task ending;
     bool over;
     int error;
@@ -111,9 +115,12 @@ static void on_ending(void *user)
         tnl_link_unbind(l->link);
     }
     tnl_timer_free(s->timer);
+    tnl_timer_free(s->grace);
     tnl_mux_free(s->mux);
     tnl_free(s);
 }
+
+static void on_grace_over(void *user);
 
 int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *config,
                     const tnl_session_events *ev, void *user)
@@ -128,9 +135,12 @@ int tnl_session_new(tnl_session **out, tnl_loop *loop, const tnl_mux_config *con
     tnl_task_init(&s->ending, on_ending, s);
     int rc = tnl_timer_new(&s->timer, loop, on_timer, s);
     if (rc == 0)
+        rc = tnl_timer_new(&s->grace, loop, on_grace_over, s);
+    if (rc == 0)
         rc = tnl_mux_new(&s->mux, config, &mux_events, s);
     if (rc) {
         tnl_timer_free(s->timer);
+        tnl_timer_free(s->grace);
         tnl_free(s);
         return rc;
     }
@@ -160,7 +170,41 @@ static void end(tnl_session *s, int error, const char *detail)
     s->error = error;
     snprintf(s->detail, sizeof(s->detail), "%s", detail ? detail : "");
     tnl_timer_stop(s->timer);
+    tnl_timer_stop(s->grace);
+    s->parked_since = 0;
     tnl_loop_defer(s->loop, &s->ending);
+}
+
+static void on_grace_over(void *user)
+{
+    tnl_session *s = user;
+    char detail[DETAIL_SIZE];
+    snprintf(detail, sizeof(detail), "no connection for %u ms", s->grace_ms);
+    end(s, s->parked_error, detail);
+}
+
+static void park(tnl_session *s, int error, const char *detail)
+{
+    s->parked_since = tnl_loop_now(s->loop) + 1;
+    s->parked_error = error;
+    tnl_timer_start(s->grace, s->grace_ms);
+    if (s->events->parked)
+        s->events->parked(s->user, error, detail);
+}
+
+void tnl_session_set_grace(tnl_session *s, uint32_t ms)
+{
+    s->grace_ms = ms;
+}
+
+bool tnl_session_parked(const tnl_session *s)
+{
+    return s->parked_since != 0;
+}
+
+uint64_t tnl_session_parked_since(const tnl_session *s)
+{
+    return s->parked_since;
 }
 
 static void close_links(tnl_session *s, int code, const char *text)
@@ -194,7 +238,8 @@ uint64_t tnl_session_last_heard(const tnl_session *s)
     return last;
 }
 
-int tnl_session_attach(tnl_session *s, tnl_session_link *l, tnl_link *link, size_t inflight)
+int tnl_session_attach(tnl_session *s, tnl_session_link *l, tnl_link *link, size_t inflight,
+                       bool fallback)
 {
     if (s->over)
         return TUNNEL_E_GONE;
@@ -205,6 +250,11 @@ int tnl_session_attach(tnl_session *s, tnl_session_link *l, tnl_link *link, size
         tnl_list_remove(&l->node);
         return TUNNEL_E_NOMEM;
     }
+    if (fallback)
+        tnl_mux_link_drain(s->mux, l->mux_link);
+    s->parked_since = 0;
+    tnl_timer_stop(s->grace);
+    rearm(s);
     return 0;
 }
 
@@ -242,7 +292,11 @@ void tnl_session_detach(tnl_session *s, tnl_session_link *l, int error, const ch
         tnl_mux_link_lost(s->mux, l->mux_link);
     l->mux_link = NULL;
     tnl_list_remove(&l->node);
-    if (tnl_list_empty(&s->links))
+    if (s->over || !tnl_list_empty(&s->links))
+        return;
+    if (s->grace_ms)
+        park(s, error ? error : TUNNEL_E_EOF, detail);
+    else
         end(s, error ? error : TUNNEL_E_EOF, detail);
 }
 

@@ -8,7 +8,8 @@
 /*
  * A session on a loop: a mux, the links bound to it and its timer. The same at both ends. It ends
  * when tnl_session_close() is called, the peer sent CLOSE, the peer broke the protocol, or its last
- * link is gone.
+ * link is gone. With a grace it is parked then: its streams wait for a new link until the grace is
+ * over.
  */
 typedef struct tnl_session tnl_session;
 struct tnl_link;
@@ -19,7 +20,9 @@ typedef struct tnl_session_events {
     void (*event)(void *user, const uint8_t *map, size_t n); /* optional */
     void (*datagram)(void *user, const tnl_datagram *d);     /* optional */
     void (*dropped)(void *user, uint64_t count); /* optional; datagrams, see tnl_mux_events */
-    void (*retired)(void *user); /* optional; a stream slot is free again */
+    void (*retired)(void *user);                 /* optional; a stream slot is free again */
+    /* The last link is gone, and the grace has begun; why. Optional. */
+    void (*parked)(void *user, int error, const char *detail);
     /* Over; once, also after tnl_session_close(). Its streams have been told reset() before. The
      * pointer is valid until the callback returns. error: 0 closed by this end, a TUNNEL_E_ code
      * else; detail is a line without control characters, or "". */
@@ -40,6 +43,12 @@ int tnl_session_datagram(tnl_session *s, const tnl_datagram *d);
  * streams are reset. closed() comes at the end of this loop turn. Again: no-op. */
 void tnl_session_close(tnl_session *s, int code, const char *text);
 
+/* How long it may be without a link; 0, as it is made: not at all. A parked one is not affected. */
+void tnl_session_set_grace(tnl_session *s, uint32_t ms);
+/* Whether it waits for a link, and since when (the loop's time; 0: it does not). */
+bool tnl_session_parked(const tnl_session *s);
+uint64_t tnl_session_parked_since(const tnl_session *s);
+
 /* Sends PINGs now; loop time of the last sign of life on any link. */
 void tnl_session_ping(tnl_session *s);
 uint64_t tnl_session_last_heard(const tnl_session *s);
@@ -52,7 +61,8 @@ typedef struct tnl_session_link {
     struct tnl_link *link;
 } tnl_session_link;
 
-int tnl_session_attach(tnl_session *s, tnl_session_link *l, struct tnl_link *link, size_t inflight);
+int tnl_session_attach(tnl_session *s, tnl_session_link *l, struct tnl_link *link, size_t inflight,
+                       bool fallback);
 void tnl_session_frame(tnl_session *s, tnl_session_link *l, const tnl_frame *f);
 size_t tnl_session_pull(tnl_session *s, tnl_session_link *l, uint8_t *out, size_t cap);
 /* The link is gone; why. */

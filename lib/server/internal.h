@@ -8,6 +8,7 @@
 #include "http/head_write.h"
 #include "http/http.h"
 #include "io/conn.h"
+#include "link/attach.h"
 #include "link/link.h"
 #include "link/session.h"
 #include "server/server.h"
@@ -23,11 +24,15 @@ enum {
     TNL_IDLE_TIMEOUT_MS = 75000, /* a visitor's connection between two requests */
     TNL_POOL_IDLE_MS =
         3500, /* a kept upstream stream between two requests: less than the 5 s of most servers */
-    TNL_LEAVE_MS = 2000,          /* for the service to end its direction after we did */
-    TNL_POOL_MAX_IDLE = 256,      /* kept upstream streams of a tunnel */
-    TNL_MAX_TUNNELS = 64,         /* of one client */
-    TNL_MAX_VISITORS = 16000,     /* connections that are not links (yet) */
-    TNL_MAX_CLIENTS = 4096,       /* links */
+    TNL_LEAVE_MS = 2000,      /* for the service to end its direction after we did */
+    TNL_POOL_MAX_IDLE = 256,  /* kept upstream streams of a tunnel */
+    TNL_MAX_TUNNELS = 64,     /* of one client */
+    TNL_MAX_VISITORS = 16000, /* connections that are not links (yet) */
+    TNL_MAX_CLIENTS = 4096,   /* links */
+    TNL_MAX_LANES = 8,        /* of a session */
+    TNL_MAX_PARKED = 1024,    /* sessions that wait for a link; of one account: */
+    TNL_MAX_PARKED_ACCOUNT = 256,
+    TNL_GAP_MS = 5000,            /* how long a new visitor waits for a client to come back */
     TNL_PROBE_MS = 2000,          /* for the holder of a name to show that it lives */
     TNL_PIPELINE_MAX = 16 * 1024, /* bytes read ahead of the request being answered */
     TNL_HOST_MAX = 256,
@@ -76,8 +81,15 @@ typedef struct tnl_probe {
 typedef struct tnl_peer {
     tnl_list node;
     tnl_server *server;
-    tnl_link *link; /* until closed() */
-    tnl_session *session;
+    tnl_link *link;       /* the newest that is no lane; NULL when it is gone */
+    bool is_lane;         /* until it has joined its session */
+    size_t links;         /* that have not been closed(), lanes too */
+    tnl_session *session; /* lives on while it is parked */
+    uint8_t id[TNL_ID_SIZE];
+    uint8_t secret[TNL_SECRET_SIZE];
+    uint64_t generation;
+    tnl_link_numbers numbers;
+    uint64_t parked_at; /* loop time */
     char account[TNL_ACCOUNT_SIZE];
     char from[96];
     uint8_t instance[TNL_ID_SIZE];
@@ -188,7 +200,16 @@ void tnl_publish_drop_all(tnl_peer *p);
 /* Takes over the connection; head[0..n): a well-formed upgrade request and what followed it. */
 void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from,
                      const uint8_t *head, size_t n);
+/* The same for a lane: the 101 was written, early[0..n) came behind the request. */
+void tnl_peer_accept_lane(tnl_server *s, tnl_conn *c, const char *account, const char *from,
+                          const uint8_t *early, size_t n);
 void tnl_peer_close(tnl_peer *p, int code, const char *text);
+/* attach.c: a link that wants to join a session. What the link is to be closed with, or 0: then the
+ * link is the session's, and p, which brought it, is gone. */
+int tnl_peer_attach(tnl_peer *p, tnl_link *l, const uint8_t *bytes, size_t n);
+extern const tnl_link_events tnl_peer_link_events;
+/* Whether the client is away and visitors wait for it; since when in *since (loop time). */
+bool tnl_peer_away(const tnl_peer *p, uint64_t *since);
 /* A control record for the client; one that does not read them is closed. */
 void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);
 
@@ -208,6 +229,7 @@ typedef struct tnl_up {
     tnl_http_parser *parser;
     tnl_visitor *visitor;
     uint64_t idle_since;
+    uint64_t gap_since; /* its visitor came while the client was away; 0: no */
     uint32_t keep_ms;
     uint16_t target; /* the port behind the client */
     unsigned uses;

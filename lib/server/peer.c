@@ -46,11 +46,12 @@ void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
 static void peer_free_if_over(tnl_peer *p)
 {
     tnl_server *s = p->server;
-    if (p->link || p->session)
+    if (p->links || p->session)
         return;
     tnl_publish_drop_all(p);
     tnl_list_remove(&p->node);
     s->peer_count--;
+    tnl_wipe(p, sizeof(*p));
     tnl_free(p);
     tnl_server_maybe_closed(s);
 }
@@ -90,7 +91,7 @@ static int on_reauth(tnl_peer *p, const uint8_t *bytes, size_t n)
     tnl_reauth_result result = {.code = (uint32_t)-rc,
                                 .message = tnl_str_of(rc ? tunnel_strerror(rc) : "")};
     tnl_peer_control(p, TNL_CONTROL_REAUTH_RESULT, out,
-                 tnl_reauth_result_encode(out, sizeof(out), &result));
+                     tnl_reauth_result_encode(out, sizeof(out), &result));
     return 0;
 }
 
@@ -127,12 +128,56 @@ static void session_closed(void *user, int error, const char *detail)
     peer_free_if_over(p);
 }
 
-static const tnl_session_events session_events = {
-    .open = session_open,
-    .control = session_control,
-    .datagram = session_datagram,
-    .dropped = session_dropped,
-    .closed = session_closed};
+/* Over the budget the new one is refused; with many accounts the oldest goes. */
+static bool may_park(tnl_peer *p)
+{
+    tnl_server *s = p->server;
+    size_t all = 0, account = 0;
+    tnl_peer *oldest = NULL;
+    for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next) {
+        tnl_peer *other = TNL_CONTAINER(n, tnl_peer, node);
+        if (other == p || !other->session || !tnl_session_parked(other->session))
+            continue;
+        all++;
+        account += strcmp(other->account, p->account) == 0;
+        if (!oldest || other->parked_at < oldest->parked_at)
+            oldest = other;
+    }
+    if (account >= TNL_MAX_PARKED_ACCOUNT)
+        return false;
+    if (all >= TNL_MAX_PARKED)
+        tnl_peer_close(oldest, TUNNEL_E_LIMIT, "too many clients are away");
+    return true;
+}
+
+static void session_parked(void *user, int error, const char *detail)
+{
+    tnl_peer *p = user;
+    p->parked_at = tnl_loop_now(p->server->loop);
+    if (p->server->closing || !may_park(p)) {
+        tnl_peer_close(p, error, detail);
+        return;
+    }
+    tunnel_event e = {.type = TUNNEL_EVENT_CLIENT_PARKED,
+                      .account = p->account,
+                      .error = error,
+                      .text = detail,
+                      .delay_ms = p->server->config.grace_ms};
+    tnl_server_tell(p->server, &e);
+}
+
+bool tnl_peer_away(const tnl_peer *p, uint64_t *since)
+{
+    *since = p->parked_at;
+    return p->session && tnl_session_parked(p->session);
+}
+
+static const tnl_session_events session_events = {.open = session_open,
+                                                  .control = session_control,
+                                                  .datagram = session_datagram,
+                                                  .dropped = session_dropped,
+                                                  .parked = session_parked,
+                                                  .closed = session_closed};
 
 /* --- link ------------------------------------------------------------------------------------- */
 
@@ -155,6 +200,7 @@ static int welcome(tnl_peer *p, const tnl_hello *hello)
     uint8_t bytes[512];
     tnl_welcome w = {.version = TNL_PROTOCOL_VERSION,
                      .generation = ++s->generation,
+                     .grace_ms = s->config.grace_ms,
                      .agent = tnl_str_of("libtunnel/" TUNNEL_VERSION),
                      .limits = local_limits};
     tnl_mux_config config = {.server = true,
@@ -176,7 +222,14 @@ static int welcome(tnl_peer *p, const tnl_hello *hello)
     f.rest_len = tnl_welcome_encode(bytes, sizeof(bytes), &w);
     if (rc == 0)
         rc = f.rest_len ? tnl_link_send(p->link, &f) : TUNNEL_E_LIMIT;
+    if (rc == 0) {
+        memcpy(p->id, w.session, sizeof(p->id));
+        memcpy(p->secret, w.secret, sizeof(p->secret));
+        p->generation = w.generation;
+        tnl_session_set_grace(p->session, w.grace_ms);
+    }
     tnl_wipe(&w, sizeof(w));
+    tnl_wipe(bytes, sizeof(bytes));
     return rc;
 }
 
@@ -184,10 +237,9 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
 {
     tnl_peer *p = user;
     tnl_hello hello;
-    (void)l;
     if (f->type == TNL_FRAME_ATTACH)
-        return TUNNEL_E_GONE;
-    if (f->type != TNL_FRAME_HELLO || tnl_hello_decode(&hello, f->rest, f->rest_len))
+        return tnl_peer_attach(p, l, f->rest, f->rest_len);
+    if (f->type != TNL_FRAME_HELLO || p->is_lane || tnl_hello_decode(&hello, f->rest, f->rest_len))
         return TUNNEL_E_PROTOCOL;
     if (hello.version_min > TNL_PROTOCOL_VERSION || hello.version_max < TNL_PROTOCOL_VERSION)
         return TUNNEL_E_VERSION;
@@ -209,45 +261,83 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
 static void on_link_closed(void *user, tnl_link *l, int error, int http_status, const char *detail)
 {
     tnl_peer *p = user;
-    (void)l;
     (void)http_status;
-    p->link = NULL;
+    p->links--;
+    if (p->link == l)
+        p->link = NULL;
     if (!p->session)
         tell_left(p, error, detail);
     peer_free_if_over(p);
 }
 
-static const tnl_link_events link_events = {.handshake = on_handshake, .closed = on_link_closed};
+const tnl_link_events tnl_peer_link_events = {.handshake = on_handshake, .closed = on_link_closed};
+
+/* A client of which nothing but its connection is known; NULL: no memory. */
+static tnl_peer *peer_new(tnl_server *s, const char *account, const char *from, bool lane)
+{
+    tnl_link_config config = {.handshake_ms = HANDSHAKE_MS,
+                              .silence_ms = s->config.silence_ms,
+                              .max_data = MAX_FRAME,
+                              .inflight = IN_FLIGHT,
+                              .fallback = !lane};
+    tnl_peer *p = tnl_calloc(1, sizeof(*p));
+    if (!p)
+        return NULL;
+    p->server = s;
+    p->is_lane = lane;
+    tnl_list_init(&p->tunnels);
+    tnl_list_init(&p->probes);
+    snprintf(p->account, sizeof(p->account), "%s", account);
+    snprintf(p->from, sizeof(p->from), "%s", from);
+    if (tnl_link_new(&p->link, s->loop, &config, &tnl_peer_link_events, p)) {
+        tnl_free(p);
+        return NULL;
+    }
+    p->links = 1;
+    return p;
+}
+
+static void begin(tnl_peer *p, tnl_transport *t)
+{
+    tnl_list_add_tail(&p->server->peers, &p->node);
+    p->server->peer_count++;
+    tnl_link_set_transport(p->link, t);
+}
+
+static void give_up(tnl_peer *p)
+{
+    tnl_link_discard(p->link);
+    tnl_free(p);
+}
+
+static void turn_away(tnl_conn *c)
+{
+    tnl_conn_set_events(c, &tnl_conn_no_events, NULL);
+    tnl_conn_close(c);
+}
 
 void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from,
                      const uint8_t *head, size_t n)
 {
     tnl_transport *t = NULL;
-    tnl_link_config config = {.handshake_ms = HANDSHAKE_MS,
-                              .silence_ms = s->config.silence_ms,
-                              .max_data = MAX_FRAME,
-                              .inflight = IN_FLIGHT};
-    tnl_peer *p = tnl_calloc(1, sizeof(*p));
+    tnl_peer *p = peer_new(s, account, from, false);
     if (!p)
-        goto fail;
-    p->server = s;
-    tnl_list_init(&p->tunnels);
-    tnl_list_init(&p->probes);
-    snprintf(p->account, sizeof(p->account), "%s", account);
-    snprintf(p->from, sizeof(p->from), "%s", from);
-    if (tnl_link_new(&p->link, s->loop, &config, &link_events, p))
-        goto fail;
-    if (tnl_ws_accept(&t, s->ws, c, head, n, tnl_link_transport_events(), p->link)) {
-        tnl_link_discard(p->link);
-        tnl_free(p);
-        return;
-    }
-    tnl_list_add_tail(&s->peers, &p->node);
-    s->peer_count++;
-    tnl_link_set_transport(p->link, t);
-    return;
-fail:
-    tnl_free(p);
-    tnl_conn_set_events(c, &tnl_conn_no_events, NULL);
-    tnl_conn_close(c);
+        turn_away(c);
+    else if (tnl_ws_accept(&t, s->ws, c, head, n, tnl_link_transport_events(), p->link))
+        give_up(p);
+    else
+        begin(p, t);
+}
+
+void tnl_peer_accept_lane(tnl_server *s, tnl_conn *c, const char *account, const char *from,
+                          const uint8_t *early, size_t n)
+{
+    tnl_transport *t = NULL;
+    tnl_peer *p = peer_new(s, account, from, true);
+    if (!p)
+        turn_away(c);
+    else if (tnl_lane_accept(&t, c, early, n, tnl_link_transport_events(), p->link))
+        give_up(p);
+    else
+        begin(p, t);
 }

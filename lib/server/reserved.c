@@ -68,6 +68,19 @@ static int account_of(const tnl_visitor *v, char account[TNL_ACCOUNT_SIZE])
     return tnl_tokens_check(v->server->config.tokens, token, account);
 }
 
+/* Whether the server takes one more link; else the client was told. */
+static bool has_room(tnl_visitor *v)
+{
+    if (v->server->closing)
+        refuse_link(v, 503, TUNNEL_E_GONE, "the server is shutting down", "Retry-After", "2");
+    else if (v->server->peer_count >= TNL_MAX_CLIENTS)
+        refuse_link(v, 503, TUNNEL_E_LIMIT, "the server has as many clients as it takes",
+                    "Retry-After", "60");
+    else
+        return true;
+    return false;
+}
+
 static void answer_link(tnl_visitor *v)
 {
     const tnl_http_head *h = v->head;
@@ -89,11 +102,8 @@ static void answer_link(tnl_visitor *v)
     } else if (!tnl_http_has_token(h, "Sec-WebSocket-Protocol", "tunnel.v1")) {
         refuse_link(v, 400, TUNNEL_E_VERSION, "the sub-protocol tunnel.v1 must be offered", NULL,
                     NULL);
-    } else if (v->server->closing) {
-        refuse_link(v, 503, TUNNEL_E_GONE, "the server is shutting down", "Retry-After", "2");
-    } else if (v->server->peer_count >= TNL_MAX_CLIENTS) {
-        refuse_link(v, 503, TUNNEL_E_LIMIT, "the server has as many clients as it takes",
-                    "Retry-After", "60");
+    } else if (!has_room(v)) {
+        return;
     } else if (
         tnl_buf_addf(
             &v->out,
@@ -104,6 +114,26 @@ static void answer_link(tnl_visitor *v)
         tnl_visitor_abort(v);
     } else {
         v->link_taken = true;
+    }
+}
+
+static void answer_lane(tnl_visitor *v)
+{
+    const tnl_http_head *h = v->head;
+    if (!tnl_http_is(h->method, "GET")) {
+        refuse_link(v, 405, TUNNEL_E_INVALID, "a lane is opened with GET", "Allow", "GET");
+    } else if (account_of(v, v->account)) {
+        refuse_link(v, 401, TUNNEL_E_AUTH_FAILED, "the token is not one of this server's",
+                    "WWW-Authenticate", "Bearer");
+    } else if (!h->upgrade || !tnl_http_has_token(h, "Upgrade", TNL_LANE_PROTOCOL)) {
+        refuse_link(v, 426, TUNNEL_E_INVALID, "a lane is an upgrade to " TNL_LANE_PROTOCOL,
+                    "Upgrade", TNL_LANE_PROTOCOL);
+    } else if (has_room(v)) {
+        if (tnl_buf_addf(&v->out, "HTTP/1.1 101 Switching Protocols\r\n"
+                                  "Upgrade: " TNL_LANE_PROTOCOL "\r\nConnection: Upgrade\r\n\r\n"))
+            tnl_visitor_abort(v);
+        else
+            v->link_taken = v->is_lane = true;
     }
 }
 
@@ -127,6 +157,8 @@ void tnl_reserved_answer(tnl_visitor *v)
         answer_health(v, true);
     else if (path_is(v->head, PREFIX "/link"))
         answer_link(v);
+    else if (path_is(v->head, PREFIX "/lane"))
+        answer_lane(v);
     else
         answer_json(v, 404, "{\"error\":\"NOT_FOUND\"}\n", NULL, NULL);
 }

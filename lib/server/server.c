@@ -312,6 +312,7 @@ static void take_over(tnl_server_config *old, const tnl_server_config *fresh)
     old->allowed_count = fresh->allowed_count;
     old->silence_ms = fresh->silence_ms;
     old->answer_timeout_ms = fresh->answer_timeout_ms;
+    old->grace_ms = fresh->grace_ms;
     old->access_events = fresh->access_events;
     old->tcp_ports = fresh->tcp_ports;
     old->udp_ports = fresh->udp_ports;

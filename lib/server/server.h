@@ -44,6 +44,7 @@ typedef struct tnl_server_config {
     tnl_tokens *tokens; /* owned by the server once tnl_server_new() succeeded */
     uint32_t silence_ms;
     uint32_t answer_timeout_ms;
+    uint32_t grace_ms; /* how long a session lives without a link */
     bool access_events;
     bool path_routing;
     tnl_ports tcp_ports;

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "server/internal.h"
+#include "server/visitor.h"
 #include "tunnel/error.h"
 #include "wire/message.h"
 #include "wire/text.h"
@@ -276,6 +277,18 @@ void tnl_up_break(tnl_up *u, int error, const char *text)
     u->idle_since = tnl_loop_now(u->tunnel->peer->server->loop);
 }
 
+/* A visitor who came while the client was away: it is back, or has been away for too long. */
+static void end_gap(tnl_up *u, uint64_t now)
+{
+    uint64_t since;
+    if (!tnl_peer_away(u->tunnel->peer, &since)) {
+        u->gap_since = 0;
+    } else if (now - u->gap_since >= TNL_GAP_MS) {
+        u->visitor->retriable = false;
+        tnl_visitor_on_failure(u->visitor, 503, "its connection was lost");
+    }
+}
+
 void tnl_up_sweep(tnl_tunnel *t, uint64_t now)
 {
     for (tnl_list *n = t->ups.next, *next; n != &t->ups; n = next) {
@@ -286,6 +299,8 @@ void tnl_up_sweep(tnl_tunnel *t, uint64_t now)
             tnl_up_drop(u);
         } else if (!tnl_list_empty(&u->idle) && now - u->idle_since >= u->keep_ms) {
             leave(u);
+        } else if (u->gap_since && u->visitor) {
+            end_gap(u, now);
         }
     }
 }

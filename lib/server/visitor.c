@@ -454,12 +454,19 @@ static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
     char from[sizeof(v->peer.host) + 8];
     snprintf(from, sizeof(from), v->peer.ipv6 ? "[%s]:%u" : "%s:%u", v->peer.host, v->peer.port);
     tnl_conn_pause(v->conn);
-    if (tnl_buf_add(&v->out, rest, n)) {
+    if (v->is_lane) {
+        tnl_iov answer = {tnl_buf_bytes(&v->out), tnl_buf_len(&v->out)};
+        tnl_visitor_write(v, &answer, 1);
+        if (v->closing)
+            return;
+        tnl_peer_accept_lane(v->server, v->conn, v->account, from, rest, n);
+    } else if (tnl_buf_add(&v->out, rest, n)) {
         tnl_visitor_abort(v);
         return;
+    } else {
+        tnl_peer_accept(v->server, v->conn, v->account, from, tnl_buf_bytes(&v->out),
+                        tnl_buf_len(&v->out));
     }
-    tnl_peer_accept(v->server, v->conn, v->account, from, tnl_buf_bytes(&v->out),
-                    tnl_buf_len(&v->out));
     visitor_free(v);
 }
 

@@ -50,6 +50,7 @@ struct tnl_visitor {
     bool response_done;
     bool close_after;
     bool link_taken; /* the connection has become a client's link */
+    bool is_lane;    /* and that is a lane */
     bool head_request;
     bool upgrade_asked;
     bool eof_seen;      /* the visitor has ended its direction, after asking for an upgrade */

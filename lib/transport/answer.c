@@ -170,6 +170,10 @@ static tnl_answer_state begin_upgrade(tnl_answer *a)
 {
     tnl_str head = head_of(a);
     tnl_str v;
+    if (a->lane)
+        return tnl_head_find(head, "upgrade", &v) && tnl_head_is(v, TNL_LANE_PROTOCOL)
+                   ? TNL_ANSWER_UPGRADE
+                   : refuse(a, TUNNEL_E_NOT_TUNNEL, "the answer is not a lane's");
     if (!tnl_head_find(head, "upgrade", &v) || !tnl_head_is(v, "websocket") ||
         !tnl_head_find(head, "connection", &v) || !tnl_head_has_token(v, "upgrade") ||
         !tnl_head_find(head, "sec-websocket-accept", &v) || v.n > 64)

@@ -11,8 +11,8 @@
 
 /*
  * Reads the server's answer to a WebSocket upgrade (RFC 6455 section 4.1), so that libwebsockets
- * only ever sees a good one. No I/O, no clock; bounded: 16 KiB of head, 4 KiB of the body of a
- * refusal.
+ * only ever sees a good one, or to that of a lane. No I/O, no clock; bounded: 16 KiB of head, 4 KiB
+ * of the body of a refusal.
  */
 enum { TNL_ANSWER_HEAD_MAX = 16 * 1024, TNL_ANSWER_BODY_MAX = 4 * 1024 };
 
@@ -28,6 +28,7 @@ typedef struct tnl_answer {
     uint64_t body_n;
     bool chunked;
     bool until_end; /* the body ends with the connection */
+    bool lane;      /* set by the user: a lane is asked for, not a WebSocket */
     int interim;
     int error;  /* TUNNEL_E_ code of a refusal */
     int status; /* 0: no HTTP answer */

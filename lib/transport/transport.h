@@ -95,6 +95,25 @@ int tnl_ws_accept(tnl_transport **out, tnl_ws *w, tnl_conn *c, const uint8_t *he
 int tnl_ws_connect(tnl_transport **out, tnl_ws *w, tnl_conn *c, const char *host, const char *path,
                    const char *authorization, const tnl_transport_events *ev, void *user);
 
+/* --- lane: the frames as they are, behind an HTTP/1.1 upgrade (RFC 9110 section 7.8) -----------
+ */
+
+/* What both ends name in Upgrade. */
+#define TNL_LANE_PROTOCOL "tunnel-lane.v1"
+
+/*
+ * Server: takes over `c` (also on failure), which was sent the 101 and on which the bytes
+ * early[0..n) were read behind the request's head. opened() comes at the end of this turn. 0 or
+ * NOMEM.
+ */
+int tnl_lane_accept(tnl_transport **out, tnl_conn *c, const uint8_t *early, size_t n,
+                    const tnl_transport_events *ev, void *user);
+
+/* Client: takes over `c` (also on failure), a ready connection to the server, and upgrades it. As
+ * tnl_ws_connect() for arguments, answers and errors. */
+int tnl_lane_connect(tnl_transport **out, tnl_conn *c, const char *host, const char *path,
+                     const char *authorization, const tnl_transport_events *ev, void *user);
+
 /* --- an in-memory pair, for tests ------------------------------------------------------------- */
 
 int tnl_pair_new(tnl_transport **a, const tnl_transport_events *ev_a, void *user_a,

@@ -26,14 +26,14 @@ def test_wss_through_a_proxy(start, app, proxy, authority):
                           "--proxy", f"http://127.0.0.1:{proxy.port}",
                           link=f"wss://edge.invalid:{server.tls_port}")
     assert server.status("/hello") == 200
-    assert proxy.targets == [f"edge.invalid:{server.tls_port}"] and not proxy.other
+    assert set(proxy.targets) == {f"edge.invalid:{server.tls_port}"} and not proxy.other
     assert client.proc.alive()
 
 
 def test_plain_ws_through_a_proxy(start, edge, app, proxy):
     client = start.client(edge, app, "--proxy", f"http://127.0.0.1:{proxy.port}", subdomain=None)
     assert edge.status("/hello", client.label()) == 200
-    assert proxy.targets == [f"127.0.0.1:{edge.port}"]
+    assert set(proxy.targets) == {f"127.0.0.1:{edge.port}"}
 
 
 def test_insecure_allows_plain_ws_to_a_remote_name(start, edge, app, proxy):
@@ -54,7 +54,7 @@ def test_proxy_from_the_environment(start, app, proxy, authority, name):
     start.client(server, app, "--ca", authority.cert, link=f"wss://edge.invalid:{server.tls_port}",
                  env={name: f"http://127.0.0.1:{proxy.port}"})
     assert server.status("/hello") == 200
-    assert proxy.targets == [f"edge.invalid:{server.tls_port}"]
+    assert set(proxy.targets) == {f"edge.invalid:{server.tls_port}"}
 
 
 def test_no_proxy_names_the_server(start, edge, app, proxy, authority):
@@ -72,7 +72,7 @@ def test_flag_wins_over_https_proxy(start, app, proxy, authority):
                  "--proxy", f"http://127.0.0.1:{proxy.port}",
                  link=f"wss://edge.invalid:{server.tls_port}",
                  env={"HTTPS_PROXY": "http://127.0.0.1:1"})
-    assert len(proxy.targets) == 1
+    assert len(set(proxy.targets)) == 1
 
 
 def test_proxy_with_credentials(start, edge, app, locked_proxy):
@@ -121,7 +121,7 @@ def test_link_cut_on_the_way(start, edge, app):
 
 
 def test_link_cut_under_load(start, edge, app):
-    """Visitors with a request under way see it fail or complete, never hang, never mixed up."""
+    """A request under way goes on where it was; its visitor's end is the service's."""
     relay = start.keep(Relay(edge.port))
     client = start.client(edge, app, link=f"ws://127.0.0.1:{relay.port}", subdomain=None)
     label = client.label()
@@ -131,6 +131,6 @@ def test_link_cut_under_load(start, edge, app):
             assert conn.read_head().status == 200
             conn.read_exactly(100000)
             relay.drop_all()
-            app.await_visit(f"cut{round_}", "closed")
-            conn.read_all()
+            conn.read_exactly(1 << 20)
+        app.await_visit(f"cut{round_}", "closed")
         eventually(lambda: edge.status("/hello", label) == 200, "the link again")

@@ -572,7 +572,8 @@ class Ended:
         self.tap = start.keep(Tap(edge.port))
         argv = ["tls", str(app.port), "--tls-cert",
                 str(self.pair.cert), "--tls-key", str(self.pair.key), "--subdomain", name,
-                "--server", f"ws://127.0.0.1:{self.tap.port}", "--token", edge.token]
+                "--lanes", "0", "--server", f"ws://127.0.0.1:{self.tap.port}",
+                "--token", edge.token]
         self.client = Client(start.program(CLIENT_BIN, argv))
         self.client.public()
         self.port = edge.tls_port
@@ -625,7 +626,7 @@ def test_the_server_never_sees_plaintext(start, folder, edge, app):
     assert marker.encode() not in ended.up()
     # Through a http tunnel it is there, both ways: the test sees what there is to see.
     tap = start.keep(Tap(edge.port))
-    start.client(edge, app, subdomain="open", link=f"ws://127.0.0.1:{tap.port}")
+    start.client(edge, app, "--lanes", "0", subdomain="open", link=f"ws://127.0.0.1:{tap.port}")
     assert marker in edge.get(f"/echo?{marker}", "open").body.decode()
     assert marker.encode() in bytes(tap.down)
     ended.tap = tap
