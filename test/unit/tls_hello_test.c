@@ -218,8 +218,7 @@ static void names(void **state)
         "a/b",
         "a:443",
         "*.example.com",
-        "b\xc3\xbc"
-        "cher.example",
+        "m\xc3\xbcnchen.example",
         "a..",
         "a\r\nb",
         "[::1]",
