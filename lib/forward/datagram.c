@@ -228,7 +228,7 @@ static int open_socket(flow *w)
         return TUNNEL_E_GONE;
     int rc = tnl_udp_connect(&w->udp, f->loop, to, &udp_events, w);
     flow *other = longest_idle(f);
-    if (rc == TUNNEL_E_LIMIT && other != w) {
+    if (rc == TUNNEL_E_LIMIT && other && other != w) {
         /* No descriptor is free: one that is less wanted is given up. */
         end_flow(other, rc, "too many open files");
         if (f->freed || find(f, id) != w)
@@ -418,9 +418,9 @@ static flow *begin_flow(tnl_flows *f, const tnl_datagram *d)
             f->events->cycle(f->user);
         return NULL;
     }
-    if (f->count >= f->max)
-        end_flow(longest_idle(f), TUNNEL_E_LIMIT,
-                 "too many flows at once; it was idle for longest");
+    flow *other = f->count >= f->max ? longest_idle(f) : NULL;
+    if (other)
+        end_flow(other, TUNNEL_E_LIMIT, "too many flows at once; it was idle for longest");
     flow *w = f->freed ? NULL : tnl_calloc(1, sizeof(*w));
     if (!w)
         return NULL;

@@ -57,10 +57,10 @@ int tnl_flows_new(tnl_flows **out, tnl_loop *loop, const tnl_flows_config *confi
 void tnl_flows_receive(tnl_flows *f, const tnl_datagram *d);
 
 /* Without an upstream: answers the visitor of a flow. 0, TUNNEL_E_NOT_FOUND, LIMIT (too long). */
-int tnl_flows_send(tnl_flows *f, uint64_t flow, const void *p, size_t n);
+int tnl_flows_send(tnl_flows *f, uint64_t id, const void *p, size_t n);
 
 /* 0 or TUNNEL_E_NOT_FOUND. */
-int tnl_flows_visitor(const tnl_flows *f, uint64_t flow, tnl_address *out);
+int tnl_flows_visitor(const tnl_flows *f, uint64_t id, tnl_address *out);
 
 size_t tnl_flows_count(const tnl_flows *f);
 

@@ -34,9 +34,9 @@ static outgoing *oldest(const tnl_mux *m)
     return n ? TNL_CONTAINER(n, outgoing, node) : NULL;
 }
 
-static void drop_oldest(tnl_mux *m)
+static void drop(tnl_mux *m, outgoing *o)
 {
-    outgoing_free(m, oldest(m));
+    outgoing_free(m, o);
     count_dropped(m, 1);
 }
 
@@ -50,8 +50,8 @@ uint64_t tnl_mux_datagram_expiry(const tnl_mux *m)
 
 void tnl_mux_expire_datagrams(tnl_mux *m)
 {
-    while (tnl_mux_datagram_expiry(m) <= m->now)
-        drop_oldest(m);
+    for (outgoing *o; (o = oldest(m)) && o->since + TNL_MUX_DATAGRAM_AGE_MS <= m->now;)
+        drop(m, o);
 }
 
 void tnl_mux_redate_datagrams(tnl_mux *m)
@@ -72,15 +72,14 @@ void tnl_mux_free_datagrams(tnl_mux *m)
 void tnl_mux_datagrams_leave(tnl_mux *m, tnl_mux_link *l)
 {
     tnl_mux_link *other = tnl_mux_best_link(m);
-    if (l->cut) {
-        outgoing_free(m, l->cut);
-        l->cut = NULL;
-        count_dropped(m, 1);
-    }
+    outgoing *cut = l->cut;
+    l->cut = NULL;
+    if (cut)
+        drop(m, cut);
     if (other && oldest(m))
         tnl_mux_wake(other);
-    while (!other && oldest(m))
-        drop_oldest(m);
+    for (outgoing *o; !other && (o = oldest(m));)
+        drop(m, o);
 }
 
 int tnl_mux_datagram(tnl_mux *m, const tnl_datagram *d, uint64_t now_ms)
@@ -102,8 +101,8 @@ int tnl_mux_datagram(tnl_mux *m, const tnl_datagram *d, uint64_t now_ms)
     tnl_list_init(&o->node);
     m->datagram_bytes += cost(o);
     tnl_mux_expire_datagrams(m);
-    while (m->datagram_bytes > TNL_MUX_MAX_DATAGRAMS && oldest(m))
-        drop_oldest(m);
+    for (outgoing *first; m->datagram_bytes > TNL_MUX_MAX_DATAGRAMS && (first = oldest(m));)
+        drop(m, first);
     tnl_list_add_tail(&m->datagrams, &o->node);
     tnl_mux_wake(l);
     return 0;
