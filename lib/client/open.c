@@ -163,8 +163,8 @@ void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
     tnl_client *c = user;
     tnl_open m;
     tnl_client_tunnel *t = tnl_open_decode(&m, map, n) == 0 ? tnl_client_find(c, m.tunnel) : NULL;
-    /* A stream that is not taken is refused. */
-    if (!t)
+    /* A stream that is not taken is refused. Who gives away an UDP port gives no TCP port. */
+    if (!t || t->spec.kind == TNL_KIND_UDP)
         return;
     tnl_lanes_want(c);
     switch (t->spec.far_end) {

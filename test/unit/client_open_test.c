@@ -381,6 +381,35 @@ static void an_address_is_not_the_servers_to_choose(void **state)
     rig_close(&r);
 }
 
+static void ignore_datagram(void *user, uint64_t tunnel, uint64_t flow, const void *p, size_t n)
+{
+    (void)user;
+    (void)tunnel;
+    (void)flow;
+    (void)p;
+    (void)n;
+}
+
+/* Neither the TCP port of the same number, nor an app that takes datagrams only. */
+static void a_udp_tunnel_takes_no_streams(void **state)
+{
+    (void)state;
+    rig r;
+    char upstream[64];
+    rig_open(&r);
+    service_open(&r, "127.0.0.1:0");
+    snprintf(upstream, sizeof(upstream), "%u", r.port);
+    publish(&r, "udp://:", upstream, NULL);
+    assert_refused(&r, 0, TUNNEL_E_DENIED);
+    assert_int_equal(tunnel_client_listen_datagrams(r.client, "udp://:", NULL, ignore_datagram,
+                                                    NULL, &r.tunnel, NULL, 0),
+                     0);
+    UNTIL(&r.l, r.published == 2);
+    assert_refused(&r, 0, TUNNEL_E_DENIED);
+    assert_int_equal(r.accepted, 0);
+    rig_close(&r);
+}
+
 /* --- events ----------------------------------------------------------------------------------- */
 
 static void an_upstream_that_is_not_there_is_told_once(void **state)
@@ -591,6 +620,7 @@ int main(void)
         cmocka_unit_test(publications_come_again),
         cmocka_unit_test(only_ports_that_are_allowed),
         cmocka_unit_test(an_address_is_not_the_servers_to_choose),
+        cmocka_unit_test(a_udp_tunnel_takes_no_streams),
         cmocka_unit_test(an_upstream_that_is_not_there_is_told_once),
         cmocka_unit_test(a_warning_may_be_answered_with_the_end),
         cmocka_unit_test(connections_are_told_of),
