@@ -98,10 +98,11 @@ static void on_probe_over(void *user)
     bool alive = holder &&
                  (!asked || (holder->peer->session &&
                              tnl_session_last_heard(holder->peer->session) >= probe->started));
-    bool same_account = holder && strcmp(holder->peer->account, wanted->peer->account) == 0;
     probe_free(probe);
-    if (holder && (alive || !same_account)) {
-        taken(wanted, same_account ? "another live client of this account" : "another account");
+    /* The name may be free by now, and another account have it as one of another kind. */
+    bool foreign = tnl_registry_foreign(wanted);
+    if (alive || foreign) {
+        taken(wanted, foreign ? "another account" : "another live client of this account");
         return;
     }
     if (holder)

@@ -70,9 +70,14 @@ tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked,
         *target = t ? port : 0;
     }
     enum { MAX_DEPTH = 8 };
+    bool own = tnl_registry_is_own(s, name);
     host = name;
-    for (int i = 0; !t && i < MAX_DEPTH && (host = strchr(host, '.')) != NULL; i++)
+    for (int i = 0; !t && i < MAX_DEPTH && (host = strchr(host, '.')) != NULL; i++) {
+        /* A client's own domain above the server's is not the server's. */
+        if (own && !tnl_registry_is_own(s, host + 1))
+            break;
         t = get_host(s, kind, "*.", ++host);
+    }
     return t;
 }
 
@@ -95,7 +100,7 @@ tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n)
     snprintf(key, sizeof(key), "%.*s.%s", (int)n, id, s->config.domain);
     t = get_host(s, TNL_KIND_HTTP, "", key);
     /* An id is compared as it is: no wildcard, and no name in other letters. */
-    return t && t->label[0] ? t : NULL;
+    return t && strlen(t->label) == n && tnl_is_label(t->label) ? t : NULL;
 }
 
 tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted)
@@ -118,7 +123,7 @@ bool tnl_registry_foreign(const tnl_tunnel *wanted)
         host = strlen(key) < TNL_HOST_MAX ? key : "";
     } else if (wanted->label[0]) {
         char path[TNL_HOST_MAX + 8];
-        snprintf(path, sizeof(path), "path:%s", wanted->label);
+        snprintf(path, sizeof(path), "path:%s", wanted->label + (wanted->label[0] == '*' ? 2 : 0));
         t = get(s, path);
         if (t && strcmp(t->peer->account, wanted->peer->account) != 0)
             return true;
