@@ -338,11 +338,11 @@ int tnl_server_reload(tnl_server *s, const tnl_server_config *config, char *deta
     if (tls || !listens_for_tls(&s->config)) {
         tnl_tls_server_unref(s->tls);
         s->tls = tls;
+        free_certs(&s->config);
+        memcpy(s->config.certs, copy->certs, sizeof(copy->certs));
+        s->config.cert_count = copy->cert_count;
     }
-    free_certs(&s->config);
-    memcpy(s->config.certs, copy->certs, sizeof(copy->certs));
-    s->config.cert_count = copy->cert_count;
-    tnl_free(copy);
+    tnl_free(copy); /* it has none that the server does not have now */
     const char *what = needs_restart(&s->config, config);
     take_over(&s->config, config);
     tnl_loop_defer(s->loop, &s->revoke);

@@ -283,6 +283,16 @@ static void certificates_are_read_again(void **state)
     assert_line(detail);
     test_certs_make(&certs, &(test_cert_spec){.file = "a", .names = "test"});
     assert_int_equal(tunnel_server_reload_certificates(server, NULL, 0), 0);
+    /* Without TLS from the next start on: until then it speaks with what it has. */
+    c = config_new();
+    assert_int_equal(tunnel_server_config_set_domain(c, "test"), 0);
+    assert_int_equal(tunnel_server_config_add_token(c, "x"), 0);
+    assert_int_equal(tunnel_server_config_add_listen(c, "127.0.0.1:0"), 0);
+    assert_int_equal(tunnel_server_reload(server, c, detail, sizeof(detail)), TUNNEL_E_STATE);
+    tunnel_server_config_free(c);
+    assert_int_equal(tunnel_server_reload_certificates(server, NULL, 0), 0);
+    assert_int_equal(remove(test_certs_path(&certs, "a.key")), 0);
+    assert_int_equal(tunnel_server_reload_certificates(server, NULL, 0), TUNNEL_E_NOT_FOUND);
     tunnel_server_close(server, on_start_closed, &a);
     tunnel_loop_run(loop);
     tunnel_loop_free(loop);
