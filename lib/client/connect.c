@@ -75,8 +75,11 @@ static int on_welcome(tnl_client *c, tnl_link *l, const tnl_frame *f)
         return TUNNEL_E_PROTOCOL;
     if (w.version != TNL_PROTOCOL_VERSION)
         return TUNNEL_E_VERSION;
-    tnl_mux_config config = {
-        .local = local_limits, .remote = w.limits, .max_window = MAX_WINDOW, .surplus = SURPLUS};
+    tnl_mux_config config = {.local = local_limits,
+                             .remote = w.limits,
+                             .max_window = MAX_WINDOW,
+                             .far_window = TNL_MUX_MAX_FAR,
+                             .surplus = SURPLUS};
     memcpy(c->session_id, w.session, sizeof(c->session_id));
     memcpy(c->secret, w.secret, sizeof(c->secret));
     c->generation = w.generation;

@@ -175,6 +175,8 @@ int tnl_link_bind(tnl_link *l, tnl_session *s)
         return rc;
     l->session = s;
     arm(l);
+    /* While nothing else is under way: the round trip of the path. */
+    tnl_link_ping(l);
     return 0;
 }
 
@@ -226,6 +228,8 @@ static int on_pong(tnl_link *l, const tnl_frame *f)
         l->rtt = (uint32_t)(tnl_loop_now(l->loop) + 1 - l->ping_sent);
         l->ping_sent = 0;
         arm(l);
+        if (l->session)
+            tnl_session_rtt(l->session, l->rtt);
     }
     return 0;
 }

@@ -269,6 +269,12 @@ void tnl_session_frame(tnl_session *s, tnl_session_link *l, const tnl_frame *f)
         rearm(s);
 }
 
+void tnl_session_rtt(tnl_session *s, uint32_t ms)
+{
+    if (!s->over)
+        tnl_mux_set_rtt(s->mux, ms);
+}
+
 void tnl_session_broken(tnl_session *s, int error)
 {
     if (s->over)

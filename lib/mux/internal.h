@@ -46,6 +46,7 @@ typedef struct send_half {
     size_t peak;    /* most bytes the ring has held since it was empty */
     size_t hint;    /* and before that: what to allocate at once next time */
     bool want_room;
+    size_t held;   /* bytes in the ring, as counted in the session's */
     bool breaking; /* reset_code and reset_text wait until all before them was acknowledged */
 } send_half;
 
@@ -171,6 +172,8 @@ struct tnl_mux {
     uint8_t
         seen[TNL_MUX_ID_WINDOW / 8]; /* bit index % TNL_MUX_ID_WINDOW: opened, from seen_floor on */
     size_t surplus_used;
+    size_t held; /* bytes in all send rings */
+    uint32_t rtt;
     bool aborted;
     int control_error; /* why the session must end, found while stream 0 was read */
     tnl_mux_stats stats;
@@ -227,6 +230,9 @@ void tnl_mux_deliver(tnl_stream *s);
 void tnl_mux_used_up(tnl_stream *s, size_t n);
 /* Hands new contiguous bytes to the user, keeping what is left in the ring. 0 or TUNNEL_E_NOMEM. */
 int tnl_mux_take(tnl_stream *s, const uint8_t *p, size_t n);
+/* The send ring has changed: the session's count of what is held follows. */
+void tnl_mux_count_held(tnl_stream *s);
+
 /* No more input is wanted: drops what the ring holds and the window's surplus. */
 void tnl_mux_discard(tnl_stream *s);
 void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *text);

@@ -20,7 +20,7 @@ static bool valid(const tnl_limits *l)
 int tnl_mux_new(tnl_mux **out, const tnl_mux_config *config, const tnl_mux_events *events,
                 void *user)
 {
-    if (!valid(&config->local) || !valid(&config->remote) ||
+    if (!valid(&config->local) || !valid(&config->remote) || config->far_window > TNL_MUX_MAX_FAR ||
         config->max_window < config->local.window || config->max_window > 1 << 30)
         return TUNNEL_E_INVALID;
     tnl_mux *m = tnl_calloc(1, sizeof(*m));
@@ -54,6 +54,7 @@ static void stream_free(tnl_stream *s)
 {
     tnl_list_remove(&s->all);
     tnl_list_remove(&s->failed);
+    s->mux->held -= s->out.held;
     tnl_ring_free(&s->out.ring);
     tnl_ring_free(&s->in.ring);
     tnl_free(s->in.ranges);
@@ -137,8 +138,10 @@ tnl_stream *tnl_mux_stream_new(tnl_mux *m, uint64_t id, bool local)
     tnl_list_init(&s->lazy_ack);
     tnl_list_init(&s->failed);
     uint32_t window = id ? m->config.local.window : TNL_MUX_CONTROL_WINDOW;
-    tnl_ring_init(&s->out.ring, TNL_MUX_MAX_SEND);
-    tnl_ring_init(&s->in.ring, id ? m->config.max_window : TNL_MUX_CONTROL_WINDOW);
+    uint32_t far = m->config.far_window;
+    uint32_t most = far > m->config.max_window ? far : m->config.max_window;
+    tnl_ring_init(&s->out.ring, far ? TNL_MUX_MAX_FAR : TNL_MUX_MAX_SEND);
+    tnl_ring_init(&s->in.ring, id ? most : TNL_MUX_CONTROL_WINDOW);
     s->out.limit = id ? m->config.remote.window : TNL_MUX_CONTROL_WINDOW;
     s->in.window = window;
     s->in.limit = s->in.limit_sent = s->in.probe = window;
@@ -419,6 +422,11 @@ void tnl_mux_event(tnl_mux *m, const uint8_t *map, size_t n)
 }
 
 /* --- time ------------------------------------------------------------------------------------- */
+
+void tnl_mux_set_rtt(tnl_mux *m, uint32_t ms)
+{
+    m->rtt = ms;
+}
 
 uint64_t tnl_mux_expiry(const tnl_mux *m)
 {

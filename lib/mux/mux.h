@@ -34,7 +34,9 @@ typedef struct tnl_mux_link tnl_mux_link;
 
 enum {
     TNL_MUX_MAX_UNSENT = 128 * 1024,    /* written by the user and not yet sent, per stream */
-    TNL_MUX_MAX_SEND = 256 * 1024,      /* unsent and unacknowledged, per stream */
+    TNL_MUX_MAX_SEND = 256 * 1024,      /* unsent and unacknowledged, per stream, */
+    TNL_MUX_MAX_FAR = 8 * 1024 * 1024,  /* and of one whose far peer grants a greater window */
+    TNL_MUX_FAR_MS = 5,                 /* round trip from which on a peer is far */
     TNL_MUX_MAX_PIECE = 64 * 1024,      /* most that one data() brings */
     TNL_MUX_QUANTUM = 16 * 1024,        /* what a stream may send before it is another one's turn */
     TNL_MUX_CONTROL_WINDOW = 64 * 1024, /* credit of stream 0, never more */
@@ -96,7 +98,11 @@ typedef struct tnl_mux_config {
     tnl_limits local;    /* what this end accepts: what it said in HELLO or WELCOME */
     tnl_limits remote;   /* what the peer accepts: what it said */
     uint32_t max_window; /* greatest receive window of a stream, local.window to 1 GiB */
-    size_t surplus;      /* bytes all windows together may grow beyond their first size */
+    uint32_t
+        far_window; /* the same when the peer is far, up to TNL_MUX_MAX_FAR; 0: as max_window */
+    /* Bytes all receive windows together may grow beyond their first size, and all send rings
+     * beyond TNL_MUX_MAX_SEND. */
+    size_t surplus;
 } tnl_mux_config;
 
 typedef struct tnl_mux_stats {
@@ -155,6 +161,9 @@ int tnl_mux_frame(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f, uint64_t now_
 /* Frames for the link into out[0..cap), cap at least 2 KiB. Returns how many bytes; 0: nothing to
  * send now. */
 size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap);
+
+/* The round trip to the peer, as measured last: it decides how far windows may grow. */
+void tnl_mux_set_rtt(tnl_mux *m, uint32_t ms);
 
 /* Delayed work is due at this time (UINT64_MAX: none); then call tnl_mux_tick(). */
 uint64_t tnl_mux_expiry(const tnl_mux *m);

@@ -140,6 +140,7 @@ void tnl_mux_acked(tnl_stream *s, uint64_t received)
         received = o->ring.end;
     if (received > o->ring.start)
         tnl_ring_drop(&o->ring, received);
+    tnl_mux_count_held(s);
     if (o->sent < o->ring.start)
         o->sent = o->ring.start;
     if (o->end_sent < o->end_acked)

@@ -11,8 +11,9 @@ static void grow_window(tnl_stream *s)
 {
     tnl_mux *m = s->mux;
     uint32_t more = s->in.window;
-    if (s->id == 0 || s->in.window > m->config.max_window / 2 ||
-        m->surplus_used + more > m->config.surplus)
+    bool far = m->config.far_window > m->config.max_window && m->rtt >= TNL_MUX_FAR_MS;
+    uint32_t most = far ? m->config.far_window : m->config.max_window;
+    if (s->id == 0 || s->in.window > most / 2 || m->surplus_used + more > m->config.surplus)
         return;
     m->surplus_used += more;
     s->in.window += more;
@@ -132,6 +133,29 @@ void tnl_stream_resume(tnl_stream *s)
 
 /* --- output ----------------------------------------------------------------------------------- */
 
+void tnl_mux_count_held(tnl_stream *s)
+{
+    size_t len = tnl_ring_len(&s->out.ring);
+    s->mux->held += len - s->out.held;
+    s->out.held = len;
+}
+
+/* A peer that grants more than the usual window needs it for its distance: as much is kept for it,
+ * out of the session's surplus. */
+static size_t may_hold(const tnl_stream *s)
+{
+    const send_half *o = &s->out;
+    const tnl_mux *m = s->mux;
+    uint64_t credit = o->limit > o->ring.start ? o->limit - o->ring.start : 0;
+    if (credit <= TNL_MUX_MAX_SEND || !m->config.far_window || m->held >= m->config.surplus)
+        return TNL_MUX_MAX_SEND;
+    size_t left = m->config.surplus - m->held + o->held;
+    size_t most = left < TNL_MUX_MAX_FAR ? left : TNL_MUX_MAX_FAR;
+    if (most < TNL_MUX_MAX_SEND)
+        most = TNL_MUX_MAX_SEND;
+    return credit < most ? (size_t)credit : most;
+}
+
 size_t tnl_stream_room(const tnl_stream *s)
 {
     const send_half *o = &s->out;
@@ -140,7 +164,10 @@ size_t tnl_stream_room(const tnl_stream *s)
     size_t unsent = (size_t)(o->ring.end - o->sent);
     size_t held = tnl_ring_len(&o->ring);
     size_t room = unsent < TNL_MUX_MAX_UNSENT ? TNL_MUX_MAX_UNSENT - unsent : 0;
-    return room < TNL_MUX_MAX_SEND - held ? room : TNL_MUX_MAX_SEND - held;
+    size_t most = may_hold(s);
+    if (held >= most)
+        return 0;
+    return room < most - held ? room : most - held;
 }
 
 size_t tnl_stream_space(tnl_stream *s, size_t want, uint8_t **p)
@@ -168,6 +195,7 @@ void tnl_stream_commit(tnl_stream *s, size_t n)
     if (s->out.end != TERMINAL_NONE || s->retired)
         return;
     tnl_ring_commit(&s->out.ring, n);
+    tnl_mux_count_held(s);
     if (s->out.peak < tnl_ring_len(&s->out.ring))
         s->out.peak = tnl_ring_len(&s->out.ring);
     tnl_mux_mark_ready(s);
@@ -237,6 +265,7 @@ void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *tex
         /* Nothing is sent again: what the peer lacks, the final offset makes up for. */
         o->sent = o->ring.start = o->ring.end = o->max_sent;
         tnl_ring_free(&o->ring);
+        tnl_mux_count_held(s);
         tnl_mux_landed(s, before);
         o->breaking = false;
         tnl_free(s->reset_text);

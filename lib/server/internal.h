@@ -145,11 +145,11 @@ void tnl_server_maybe_closed(tnl_server *s);
  * (*target is the port then, else 0), else the nearest wildcard above it. host: as it came, a port
  * and one trailing dot are ignored. NULL: none.
  */
-tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span host, uint16_t *target);
+tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, uint16_t *target);
 /* The tunnel with an id for routing by path: one that asked for the id, else one with that name. */
 tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n);
 /* Whether a Host is the server's domain itself. */
-bool tnl_registry_is_root(const tnl_server *s, tnl_http_span host);
+bool tnl_registry_is_root(const tnl_server *s, tnl_http_span asked);
 /* Whether a name is the server's domain or lies under it. */
 bool tnl_registry_is_own(const tnl_server *s, const char *host);
 /* Whether it is the name by which clients reach the server over TLS: no tls tunnel may have it. */

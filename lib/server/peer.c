@@ -207,6 +207,7 @@ static int welcome(tnl_peer *p, const tnl_hello *hello)
                              .local = local_limits,
                              .remote = hello->limits,
                              .max_window = MAX_WINDOW,
+                             .far_window = TNL_MUX_MAX_FAR,
                              .surplus = SURPLUS};
     int rc = tnl_random(w.session, sizeof(w.session));
     if (rc == 0)
