@@ -725,12 +725,15 @@ static void world_init(world *w, uint64_t seed, bool hostile)
         l->max_streams = one_in(w, 8) ? 0 : 1 + below(w, one_in(w, 3) ? 3 : 30);
         l->window = 16384 + (one_in(w, 2) ? 0 : below(w, 50000));
         c->max_window = l->window << below(w, 4);
-        c->surplus = below(w, 300000);
+        c->surplus = below(w, one_in(w, 3) ? 3000000 : 300000);
+        uint32_t far = l->window << below(w, 7);
+        c->far_window = one_in(w, 2) ? 0 : far < TNL_MUX_MAX_FAR ? far : TNL_MUX_MAX_FAR;
     }
     for (int end = 0; end < ENDS; end++) {
         w->config[end].remote = w->config[!end].local;
         users[end] = (end_user){w, end};
         CHECK(w, tnl_mux_new(&w->mux[end], &w->config[end], &mux_events, &users[end]) == 0);
+        tnl_mux_set_rtt(w->mux[end], below(w, 3 * TNL_MUX_FAR_MS));
     }
     memory.fails = memory_is_short;
 }

@@ -202,11 +202,14 @@ static void check_stream(world *w, const tnl_mux *m, const tnl_stream *s)
     const recv_half *in = &s->in;
     CHECK(w, o->ring.start <= o->sent && o->sent <= o->ring.end && o->sent <= o->max_sent);
     CHECK(w, o->max_sent <= o->limit && o->end_acked <= o->end_max && o->end_max <= o->end);
-    CHECK(w, o->ring.end - o->ring.start <= TNL_MUX_MAX_SEND);
+    size_t held = o->ring.end - o->ring.start;
+    CHECK(w, held <= (m->config.far_window ? TNL_MUX_MAX_FAR : TNL_MUX_MAX_SEND));
+    CHECK(w, held == o->held);
     CHECK(w, in->ring.start <= in->ring.end && in->ring.end <= in->limit_sent &&
                  in->limit_sent <= in->limit);
     CHECK(w, in->discard || in->limit <= in->ring.start + in->window);
-    CHECK(w, s->id == 0 || in->window <= m->config.max_window);
+    bool far = m->rtt >= TNL_MUX_FAR_MS && m->config.far_window > m->config.max_window;
+    CHECK(w, s->id == 0 || in->window <= (far ? m->config.far_window : m->config.max_window));
     CHECK(w, !s->retired || (!s->link && tnl_list_empty(&s->on_link)));
     if (!s->link || s->retired)
         return;
