@@ -327,7 +327,6 @@ static const option_row rows[] = {
      .value = "FILE",
      .variable = "TUNNEL_CLIENT_CONFIG",
      .place = NOT_IN_FILE,
-     .commands = TUNNELS | START,
      .help = "Configuration file, YAML, see tunnel.yml(5). start: the\n"
              "tunnels too. Default: the user's own; start: ./tunnel.yml,\nelse the user's own.",
      .set = set_config},

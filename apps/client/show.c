@@ -152,12 +152,21 @@ static void show_published(app *a, const tunnel_event *e, published_name *name)
     a->lost = false;
 }
 
+/* What web servers answer to http where they want https: 400 on the port itself, a redirect on
+ * another. */
+static bool wants_tls(const char *text)
+{
+    const char *status = strstr(text, "HTTP ");
+    return status && (strncmp(status + 5, "400", 3) == 0 || strncmp(status + 5, "30", 2) == 0);
+}
+
 static void show_retrying(app *a, const tunnel_event *e)
 {
     /* A TLS server just closes on what is no TLS. */
     const char *server = server_of(a);
     bool plain = strncmp(server, "ws:", 3) == 0 || strncmp(server, "http:", 5) == 0;
-    bool hint = plain && !a->connected && tunnel_event_error(e) == TUNNEL_E_EOF;
+    bool hint = plain && !a->connected &&
+                (tunnel_event_error(e) == TUNNEL_E_EOF || wants_tls(tunnel_event_text(e)));
     a->lost = true;
     fprintf(stderr, "no tunnel through %s: %s%s (trying again in %.1f s)\n", server,
             tunnel_event_text(e), hint ? "; should it be wss:// instead?" : "",
@@ -219,11 +228,11 @@ static const char *advice(const app *a, int error, const published_name *name)
     case TUNNEL_E_NAME_TAKEN:
         if (port)
             return file
-                       ? "; choose another remote-port, or take it with --force from a client that has your token"
-                       : "; choose another --remote-port, or take it with --force from a client that has your token";
+                       ? "; choose another remote-port (--force takes it only from another client with your token)"
+                       : "; choose another --remote-port (--force takes it only from another client with your token)";
         return file
-                   ? "; choose another subdomain, or take it with --force from a client that has your token"
-                   : "; choose another --subdomain, or take it with --force from a client that has your token";
+                   ? "; choose another name (--force takes it only from another client with your token)"
+                   : "; choose another --subdomain (--force takes it only from another client with your token)";
     case TUNNEL_E_REPLACED:
         return port ? "; stop one of the two, or give it another --remote-port"
                     : "; stop one of the two, or give it another --subdomain";

@@ -69,7 +69,10 @@ static bool probe_plans(app *a, settings *s, const tunnel_client_config *config,
 static void probe(app *a, settings *s, mistakes *m)
 {
     tunnel_client_config *stand_in = NULL;
-    if (s->connection[CONNECTION_SERVER] && probe_plans(a, s, s->config, m))
+    /* Without a server there is a mistake already; the rest of the connection is looked at. */
+    if (!s->connection[CONNECTION_SERVER])
+        tunnel_client_config_set_server(s->config, "wss://localhost");
+    if (probe_plans(a, s, s->config, m))
         return;
     /* The tunnels can be looked at all the same. */
     if (tunnel_client_config_new(&stand_in) == 0 &&
@@ -200,7 +203,8 @@ int prepare_file(app *a)
 
 int check_file(app *a)
 {
-    int rc = load_first(a, a->command.argument_count ? a->command.arguments[0] : NULL);
+    const command_line *c = &a->command;
+    int rc = load_first(a, c->argument_count ? c->arguments[0] : option_value(c, "config"));
     if (rc >= 0)
         return rc;
     printf("%s: no mistakes\n", a->file);

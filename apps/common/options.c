@@ -144,6 +144,10 @@ static int read_argument(command_line *c, const char *argument)
         if (c->command && c->command->most == 1)
             return usage_error(c, "'%s' takes one %s: '%.60s' is one too many (see --help)",
                                c->command->name, c->command->arguments, argument);
+        if (c->command && c->command->most == 0)
+            return usage_error(c,
+                               "'%s' takes no arguments, but options: '%.60s' (see %s %s --help)",
+                               c->command->name, argument, c->program, c->command->name);
         return usage_error(c, "too many arguments: '%.60s' (see --help)", argument);
     }
     c->arguments[c->argument_count++] = argument;

@@ -69,28 +69,34 @@ char *path_in(const char *folder, const char *path)
 
 /* --- names that are near ---------------------------------------------------------------------- */
 
-/* How many letters must be changed, added or taken away; both shorter than NEAR_MAX. */
+/* How many letters must be changed, added, taken away or exchanged with the next; both at most
+ * NEAR_MAX long. */
 enum { NEAR_MAX = 32 };
 
 static size_t distance(const char *a, const char *b)
 {
-    size_t row[NEAR_MAX + 1], n = strlen(b);
+    size_t rows[3][NEAR_MAX + 1], n = strlen(b);
+    size_t *before = rows[0], *last = rows[1], *row = rows[2];
     for (size_t j = 0; j <= n; j++)
-        row[j] = j;
+        before[j] = last[j] = j;
     for (size_t i = 0; a[i]; i++) {
-        size_t diagonal = row[0];
         row[0] = i + 1;
         for (size_t j = 0; j < n; j++) {
-            size_t best = diagonal + (a[i] != b[j]);
-            diagonal = row[j + 1];
-            if (row[j + 1] + 1 < best)
-                best = row[j + 1] + 1;
+            size_t best = last[j] + (a[i] != b[j]);
+            if (last[j + 1] + 1 < best)
+                best = last[j + 1] + 1;
             if (row[j] + 1 < best)
                 best = row[j] + 1;
+            if (i && j && a[i] == b[j - 1] && a[i - 1] == b[j] && before[j - 1] + 1 < best)
+                best = before[j - 1] + 1;
             row[j + 1] = best;
         }
+        size_t *oldest = before;
+        before = last;
+        last = row;
+        row = oldest;
     }
-    return row[n];
+    return last[n];
 }
 
 const char *nearest_name(const char *name, const char *const *names, size_t n)

@@ -184,7 +184,11 @@ static int prepare(app *a)
 {
     int code;
     const command_line *c = &a->command;
-    a->file = c->command ? c->arguments[0] : option_value(c, "config");
+    a->file = c->argument_count ? c->arguments[0] : option_value(c, "config");
+    if (c->command && !a->file)
+        return fail_with(c, EXIT_USAGE,
+                         "'check-config' needs a file, e.g. tunnel-server check-config server.yml "
+                         "(see --help)");
     settings *s = load(a, say, &code);
     if (!s)
         return code;

@@ -356,9 +356,9 @@ static const option_row rows[] = {
 };
 
 static const command_row commands[] = {
-    {"check-config", "FILE", 1, "a file, e.g. tunnel-server check-config server.yml",
-     "Name every mistake of a configuration file.",
-     "The exit status is 0 when there is no mistake, else 2."},
+    {"check-config", "[FILE]", 1, NULL, "Name every mistake of a configuration file.",
+     "FILE is by default that of --config. The exit status is 0 when there is no mistake,\n"
+     "else 2."},
 };
 
 static const char usage[] =

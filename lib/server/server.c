@@ -283,23 +283,42 @@ int tnl_server_reload_certificates(tnl_server *s, char *detail, size_t size)
     return 0;
 }
 
-/* What differs that only a new server can take over; NULL: nothing. */
-static const char *needs_restart(const tnl_server_config *a, const tnl_server_config *b)
+static bool same_listeners(const tnl_server_config *a, const tnl_server_config *b)
 {
     bool same = a->listen_count == b->listen_count;
     for (size_t i = 0; i < a->listen_count && same; i++)
         same = a->listen[i].tls == b->listen[i].tls &&
                strcmp(a->listen[i].address, b->listen[i].address) == 0;
-    if (!same)
-        return "the addresses to listen on";
-    if (strcmp(a->domain, b->domain) != 0)
-        return "the domain";
-    if (a->has_public_url != b->has_public_url ||
-        (a->has_public_url && (strcmp(a->public_url.host, b->public_url.host) != 0 ||
-                               strcmp(a->public_url.scheme, b->public_url.scheme) != 0 ||
-                               a->public_url.port != b->public_url.port)))
-        return "the public URL";
-    return a->path_routing != b->path_routing ? "routing by path" : NULL;
+    return same;
+}
+
+static bool same_public_url(const tnl_server_config *a, const tnl_server_config *b)
+{
+    if (a->has_public_url != b->has_public_url)
+        return false;
+    return !a->has_public_url || (strcmp(a->public_url.host, b->public_url.host) == 0 &&
+                                  strcmp(a->public_url.scheme, b->public_url.scheme) == 0 &&
+                                  a->public_url.port == b->public_url.port);
+}
+
+/* Names what differs that only a new server can take over. false: nothing does. */
+static bool needs_restart(const tnl_server_config *a, const tnl_server_config *b, char *detail,
+                          size_t size)
+{
+    const char *const changed[] = {
+        same_listeners(a, b) ? NULL : "the addresses to listen on",
+        strcmp(a->domain, b->domain) == 0 ? NULL : "the domain",
+        same_public_url(a, b) ? NULL : "the public URL",
+        a->path_routing == b->path_routing ? NULL : "routing by path",
+    };
+    char names[128] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof(changed) / sizeof(*changed); i++)
+        if (changed[i])
+            n += (size_t)snprintf(names + n, sizeof(names) - n, "%s%s", n ? ", " : "", changed[i]);
+    if (n)
+        snprintf(detail, size, "a change of %s takes effect with a restart only", names);
+    return n > 0;
 }
 
 /* The one that takes what can change from `fresh` and keeps the rest of `old`. */
@@ -343,13 +362,10 @@ int tnl_server_reload(tnl_server *s, const tnl_server_config *config, char *deta
         s->config.cert_count = copy->cert_count;
     }
     tnl_free(copy); /* it has none that the server does not have now */
-    const char *what = needs_restart(&s->config, config);
+    bool restart = needs_restart(&s->config, config, detail, size);
     take_over(&s->config, config);
     tnl_loop_defer(s->loop, &s->revoke);
-    if (!what)
-        return 0;
-    snprintf(detail, size, "a change of %s takes effect with a restart only", what);
-    return TUNNEL_E_STATE;
+    return restart ? TUNNEL_E_STATE : 0;
 }
 
 const tnl_server_stats *tnl_server_get_stats(const tnl_server *s)

@@ -114,7 +114,8 @@ int tnl_tls_error(int rc, bool handshake, const char **text)
         *text = "the other end does not speak HTTP/1.1 (ALPN)";
         return TUNNEL_E_TLS;
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
-        *text = handshake ? "the other end refused the TLS handshake"
+        *text = handshake ? "the other end refused the TLS handshake; most often it has no "
+                            "certificate for this name, or does not trust the one it got"
                           : "the other end broke off with a TLS alert";
         return TUNNEL_E_TLS;
     case MBEDTLS_ERR_SSL_INVALID_MAC:

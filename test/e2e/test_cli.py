@@ -35,7 +35,6 @@ GOES_WITH = {
     ("--idle-timeout", "30"): {"udp"},
     ("--allow-ports", "22"): {"ports"},
     ("--tls",): {"ports"},
-    ("--config", "tunnel.yml"): set(COMMANDS) - {"check-config"},
 }
 
 
@@ -117,7 +116,9 @@ def test_options_that_do_not_go_with_a_command(start, command, option):
     (["htp", "3000"], ["htp", "http"]),
     (["http", "3000", "--subdomian", "x"], ["--subdomian", "did you mean '--subdomain'"]),
     (["http", "3000", "--remote_port=1"], ["--remote_port", "did you mean '--remote-port'"]),
+    (["http", "3000", "--tokne", "x"], ["--tokne", "did you mean '--token'"]),
     (["http", "3000", "--" + "x" * 5000], ["xxx"]),
+    (["ports", "3000"], ["'3000'", "ports --help"]),
 ])
 def test_usage(start, folder, args, words):
     proc = start.program(CLIENT_BIN, [*args, "--server", "ws://127.0.0.1:1"], cwd=folder)

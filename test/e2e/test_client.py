@@ -245,6 +245,18 @@ def test_nothing_is_published_on_an_unverified_server(start, app, authority):
     assert server.status("/hello") == 404
 
 
+def test_plain_ws_to_a_tls_port_hints_at_wss(start, edge, app):
+    client = start.client(edge, app, link=f"ws://127.0.0.1:{edge.tls_port}", wait=False)
+    client.proc.wait_line(r"HTTP 400.*wss://", kind="err")
+
+
+def test_a_name_that_the_server_has_no_certificate_for(start, app, authority):
+    server = start.server(domain="tunnel.test", tls=[authority.issue("tunnel.test")])
+    client = start.client(server, app, "--ca", authority.cert,
+                          link=f"wss://localhost:{server.tls_port}", wait=False)
+    client.proc.wait_line(r"no certificate for this name", kind="err")
+
+
 @pytest.mark.parametrize("link", ["ws://192.0.2.1:80", "http://192.0.2.1", "ws://tunnel.example"])
 def test_plain_ws_beyond_loopback_needs_insecure(start, edge, app, link):
     client = start.client(edge, app, link=link, wait=False)

@@ -77,6 +77,8 @@ CLIENT_MISTAKES = [
     ("proxy: socks5://a\n" + CLIENT + TUNNEL, {1: ["proxy", "http://"]}),
     ("instance: xyz\n" + CLIENT + TUNNEL, {1: ["instance", "xyz"]}),
     ("ca: nowhere.pem\n" + CLIENT.replace("ws:", "wss:") + TUNNEL, {1: ["ca", "nowhere.pem"]}),
+    ("ca: nowhere.pem\nserver: nonsense\n" + TUNNEL, {1: ["ca", "nowhere.pem"], 2: ["nonsense"]}),
+    ("ca: nowhere.pem\n" + TUNNEL, {0: ["server"], 1: ["ca", "nowhere.pem"]}),
     ("token-file: nowhere\n" + CLIENT + TUNNEL, {1: ["token-file", "nowhere"]}),
     ("token: a\ntoken-file: b\n" + CLIENT + TUNNEL, {2: ["token"]}),
     # tunnels
@@ -313,6 +315,18 @@ def run_start(start, *args, server=None, wait=1, **kw):
 
 def one_tunnel(app, label, kind="http"):
     return f"tunnels:\n  {label}: {{type: {kind}, to: {app.where}, subdomain: {label}}}\n"
+
+
+@pytest.mark.parametrize("which, variable, text", [
+    (CLIENT_BIN, "TUNNEL_CLIENT_CONFIG", CLIENT + TUNNEL),
+    (SERVER_BIN, "TUNNEL_SERVER_CONFIG", "listen: 127.0.0.1:0\n")])
+def test_a_check_takes_the_file_that_is_named_by_any_means(start, folder, which, variable, text):
+    path = write(folder, "named.yml", text)
+    for args, env in ((["--config", path], {}), ([], {variable: path}),
+                      ([path], {variable: "/nowhere.yml"})):
+        proc = start.program(which, ["check-config", *args], env=env, cwd=folder)
+        assert proc.wait() == 0, proc.transcript()
+        assert proc.out() == [f"{path}: no mistakes"]
 
 
 def test_search_path(start, edge, app, folder):
@@ -667,9 +681,9 @@ def test_sighup_at_the_server(start, app, folder):
         assert server.status("/hello", "three") == 200
         assert start.tcp(server, app.where, token="three").port in range(first + 1, first + 4)
         # What needs a restart is named; the rest is taken.
-        put("[one, four]", "none", "domain: other.test\n")
+        put("[one, four]", "none", "domain: other.test\npath-routing: true\n")
         proc.deliver(signal.SIGHUP)
-        proc.wait_line("domain.*restart", kind="err")
+        proc.wait_line("domain, routing by path .*restart", kind="err")
         assert three.proc.wait() == 1
         start.client(server, app, subdomain="four", token="four")
         assert visitor.is_quiet()
