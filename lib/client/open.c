@@ -128,12 +128,28 @@ static int forward(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl
     return rc;
 }
 
+static void deny_port(tnl_client *c, const tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m)
+{
+    char visitor[80], text[96];
+    snprintf(text, sizeof(text), "the port %u is not one of the client's --allow-ports",
+             (unsigned)m->target);
+    tunnel_event e = {
+        .type = TUNNEL_EVENT_CONNECTION,
+        .tunnel = t->id,
+        .visitor = tnl_log_escape(visitor, sizeof(visitor), m->visitor.p, m->visitor.n),
+        .error = TUNNEL_E_DENIED,
+        .text = text};
+    refuse(s, TUNNEL_E_DENIED, text);
+    if (t->spec.kind != TNL_KIND_HTTP)
+        tnl_client_tell(c, &e);
+}
+
 /* The visitor names a port, and the client has said which ones it may be. */
 static int forward_port(tnl_client *c, tnl_client_tunnel *t, tnl_stream *s, const tnl_open *m)
 {
     tnl_upstream u = {.host = "localhost", .port = (uint16_t)m->target};
     if (!tnl_ports_has(&t->spec.ports, m->target)) {
-        refuse(s, TUNNEL_E_DENIED, "the client does not allow this port");
+        deny_port(c, t, s, m);
         return 0;
     }
     return forward(c, t, s, m, &u);

@@ -486,6 +486,7 @@ def test_ports_by_name(start, edge, site):
             with contextlib.suppress(ConnectionResetError):
                 conn.send(hello_for(f"p{port}.ports.localhost"))
                 assert conn.read_all() == b""
+    client.proc.wait_line(f"tls 127.0.0.1 0 in 0 out .*{other.port} .*--allow-ports", kind="out")
     assert other.accepted == 0
 
 
