@@ -98,47 +98,61 @@ static void assert_nobody(test_edge *e, const char *host, const char *path)
     test_guest_free(&g);
 }
 
-/* A name is asked of its silent holder, who gives it up; meanwhile another account gets it as one
- * of another kind, and keeps it. */
+typedef struct race {
+    const char *kind, *name, *path_id; /* held, and wanted by the same account */
+    const char *other_kind, *other_name;
+} race;
+
+/* False: the machine was so slow that the probe was over before the name was free. */
+static bool race_ends_well(const race *r)
+{
+    test_edge e;
+    test_service holder, wants, other;
+    test_edge_options o = {.configure = route_by_path};
+    assert_int_equal(test_edge_open(&e, &o), 0);
+    start(&holder, &e, "secret", FIRST);
+    start(&wants, &e, "secret", SECOND);
+    start(&other, &e, "other", THIRD);
+    publish(&holder, 1, r->kind, r->name, "", r->path_id);
+    UNTIL(&e.l, holder.published);
+    publish(&wants, 1, r->kind, r->name, "", r->path_id);
+    /* Its probe has begun when what comes behind it is answered. */
+    publish(&wants, 2, "http", "marker", "", "");
+    UNTIL(&e.l, wants.published);
+    test_service_unpublish(&holder, 1);
+    publish(&holder, 2, "http", "another", "", "");
+    UNTIL(&e.l, holder.published == 2);
+    publish(&other, 1, r->other_kind, r->other_name, "", "");
+    UNTIL(&e.l, other.published + other.refused);
+    bool in_time = wants.refused == 0 && other.published == 1;
+    UNTIL(&e.l, wants.published + wants.refused == 2);
+    if (in_time) {
+        assert_int_equal(wants.refused, 1);
+        assert_int_equal(wants.code, TUNNEL_E_NAME_TAKEN);
+        assert_non_null(strstr(wants.text, "another account"));
+    }
+    test_service_close(&holder);
+    test_service_close(&wants);
+    test_service_close(&other);
+    test_edge_close(&e);
+    return in_time;
+}
+
+/* A name is asked of its holder, who gives it up; meanwhile another account gets it as one of
+ * another kind, and keeps it. */
 static void a_freed_name_is_whose_it_became(void **state)
 {
     (void)state;
-    static const struct {
-        const char *kind, *name, *path_id; /* held, and wanted by the same account */
-        const char *other_kind, *other_name;
-    } cases[] = {
+    static const race races[] = {
         {"http", "demo", "", "tls", "demo"},
         {"http", "demo", "", "http", "*.demo"},
         {"http", "", "demo", "http", "demo"},
     };
-    test_edge_options o = {.configure = route_by_path};
-    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        test_edge e;
-        test_service holder, wants, other;
-        assert_int_equal(test_edge_open(&e, &o), 0);
-        start(&holder, &e, "secret", FIRST);
-        start(&wants, &e, "secret", SECOND);
-        start(&other, &e, "other", THIRD);
-        publish(&holder, 1, cases[i].kind, cases[i].name, "", cases[i].path_id);
-        UNTIL(&e.l, holder.published);
-        publish(&wants, 1, cases[i].kind, cases[i].name, "", cases[i].path_id);
-        /* Its probe has begun when what comes behind it is answered. */
-        publish(&wants, 2, "http", "marker", "", "");
-        UNTIL(&e.l, wants.published == 1);
-        test_service_unpublish(&holder, 1);
-        publish(&holder, 2, "http", "another", "", "");
-        UNTIL(&e.l, holder.published == 2);
-        publish(&other, 1, cases[i].other_kind, cases[i].other_name, "", "");
-        UNTIL(&e.l, other.published + other.refused);
-        assert_int_equal(other.published, 1);
-        UNTIL(&e.l, wants.published + wants.refused == 2);
-        assert_int_equal(wants.refused, 1);
-        assert_int_equal(wants.code, TUNNEL_E_NAME_TAKEN);
-        assert_non_null(strstr(wants.text, "another account"));
-        test_service_close(&holder);
-        test_service_close(&wants);
-        test_service_close(&other);
-        test_edge_close(&e);
+    for (size_t i = 0; i < sizeof(races) / sizeof(*races); i++) {
+        int tries = 10;
+        while (!race_ends_well(&races[i]) && --tries)
+            continue;
+        assert_true(tries > 0);
     }
 }
 
