@@ -52,6 +52,10 @@ static void show_json(const app *a, const tunnel_event *e)
     if (tunnel_event_error(e))
         json_text(&j, "error", tunnel_error_name(tunnel_event_error(e)));
     json_text_if(&j, "text", tunnel_event_text(e));
+    if (tunnel_event_get_type(e) == TUNNEL_EVENT_CLIENT_PARKED)
+        json_number(&j, "kept_ms", tunnel_event_delay_ms(e));
+    else if (tunnel_event_get_type(e) == TUNNEL_EVENT_CLIENT_RESUMED)
+        json_number(&j, "away_ms", tunnel_event_delay_ms(e));
     json_end(&j);
 }
 

@@ -103,9 +103,9 @@ const char *tunnel_event_name(tunnel_event_type type)
     case TUNNEL_EVENT_RESUMED:
         return "resumed";
     case TUNNEL_EVENT_CLIENT_PARKED:
-        return "client parked";
+        return "client_parked";
     case TUNNEL_EVENT_CLIENT_RESUMED:
-        return "client resumed";
+        return "client_resumed";
     case TUNNEL_EVENT_CONNECTION:
         return "connection";
     case TUNNEL_EVENT_LISTENING:

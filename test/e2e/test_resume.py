@@ -377,7 +377,8 @@ def test_another_account_cannot_attach(raw):
 
 
 def test_what_json_says_of_a_return(start, app):
-    server = start.server()
+    server = start.server("--log-format", "json", wait=False)
+    server.proc.wait_line('"listening"', kind="out")
     relay = start.keep(Relay(server.port))
     client = start.client(server, app, "--log-format", "json", wait=False,
                           link=f"ws://127.0.0.1:{relay.port}")
@@ -386,3 +387,7 @@ def test_what_json_says_of_a_return(start, app):
     eventually(lambda: '"resumed"' in client.proc.text("out"), "resumed")
     events = [json.loads(line) for line in client.proc.out()]
     assert any(e["event"] == "resumed" and e["away_ms"] >= 0 for e in events)
+    eventually(lambda: '"client_resumed"' in server.proc.text("out"), "the server says so")
+    events = {e["event"]: e for e in (json.loads(line) for line in server.proc.out())}
+    assert all(re.fullmatch("[a-z_]+", name) for name in events)
+    assert events["client_parked"]["kept_ms"] > 0 and events["client_resumed"]["away_ms"] >= 0
