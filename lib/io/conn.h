@@ -189,6 +189,10 @@ int tnl_listener_new(tnl_listener **out, tnl_loop *l, const char *address, tnl_a
 tnl_address tnl_listener_address(const tnl_listener *l);
 void tnl_listener_free(tnl_listener *l);
 
+/* Whether three quarters of the descriptors that the process may have are in use, roughly: what can
+ * do without one more leaves the rest to visitors and links. */
+bool tnl_descriptors_scarce(void);
+
 /* Splits "host:port", "[v6]:port". 0 or TUNNEL_E_INVALID. host_size >= 64. */
 int tnl_address_split(const char *text, char *host, size_t host_size, uint16_t *port);
 

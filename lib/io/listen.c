@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -268,4 +269,17 @@ int tnl_listener_new(tnl_listener **out, tnl_loop *loop, const char *address, tn
 tnl_address tnl_listener_address(const tnl_listener *l)
 {
     return l->address;
+}
+
+bool tnl_descriptors_scarce(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY)
+        return false;
+    /* The lowest free one tells how many there are, as there are hardly holes. */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool scarce = fd < 0 || (rlim_t)fd >= limit.rlim_cur - limit.rlim_cur / 4;
+    if (fd >= 0)
+        close(fd);
+    return scarce;
 }

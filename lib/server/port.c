@@ -121,6 +121,10 @@ static int open_any(tnl_tunnel *t, char *text, size_t size)
 int tnl_port_open(tnl_tunnel *t, char *text, size_t size)
 {
     const tnl_server *s = t->peer->server;
+    if (tnl_descriptors_scarce()) {
+        snprintf(text, size, "the server has no room for more ports now");
+        return TUNNEL_E_LIMIT;
+    }
     int rc = t->port ? open_at(t, text, size) : open_any(t, text, size);
     if (rc)
         return rc;
