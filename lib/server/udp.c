@@ -19,30 +19,39 @@ enum {
     SWEEP_LEAST_MS = 100,
     SWEEP_MOST_MS = 5000,
     SWEEP_COUNT = 256, /* flows that are ended in one turn of the loop */
-    STALE_PART = 6,    /* a flow that was idle for this part of its time makes room */
+    STALE_PART = 6,    /* a flow that was idle for this part of its time makes room, */
+    STALE_MS = 2000,   /* or for this, if that is less */
 };
+
+/* What a flow has come to: that decides who makes room for a newcomer. */
+typedef enum life {
+    DONE,  /* asked once and answered once, as lookups are */
+    FRESH, /* never answered */
+    TALKS,
+    LIVES,
+} life;
 
 /* A host, or an IPv6 network of 64 bits, that flows come from. */
 typedef struct source {
     tnl_map_node node;
     uint8_t key[9]; /* family, address */
     size_t count;
-    tnl_list fresh;    /* its flows that were never answered, the longest idle first */
-    tnl_list answered; /* the others, likewise */
+    tnl_list flows[LIVES]; /* the longest idle first */
 } source;
 
 typedef struct flow {
     tnl_map_node by_visitor;
     tnl_map_node by_id;
-    tnl_list recent;    /* in port->fresh or port->answered */
-    tnl_list of_source; /* in source->fresh or source->answered */
+    tnl_list recent;    /* in a list of port->flows */
+    tnl_list of_source; /* in a list of source->flows */
     source *source;
     tnl_udp_address visitor; /* .user: which socket */
     uint64_t born;
     uint64_t heard; /* last datagram, either way */
     uint64_t bytes_in;
     uint64_t bytes_out;
-    bool answered;
+    uint8_t asked;    /* datagrams of the visitor, up to 2 */
+    uint8_t answered; /* and of the service */
 } flow;
 
 typedef struct udp_port udp_port;
@@ -58,8 +67,7 @@ struct udp_port {
     tnl_map visitors;
     tnl_map ids;
     tnl_map sources;
-    tnl_list fresh;    /* flows that were never answered, the longest idle first */
-    tnl_list answered; /* the others, likewise */
+    tnl_list flows[LIVES]; /* the longest idle first */
     size_t count;
     uint32_t idle_ms;
     tnl_timer *sweep;
@@ -100,8 +108,8 @@ static source *add_source(udp_port *p, const tnl_udp_address *a)
     if (!s)
         return NULL;
     source_key(s->key, a);
-    tnl_list_init(&s->fresh);
-    tnl_list_init(&s->answered);
+    for (size_t i = 0; i < LIVES; i++)
+        tnl_list_init(&s->flows[i]);
     if (tnl_map_put(&p->sources, &s->node, s->key, sizeof(s->key))) {
         tnl_free(s);
         return NULL;
@@ -153,13 +161,14 @@ static flow *longest_idle(const tnl_list *l)
     return n ? TNL_CONTAINER(n, flow, recent) : NULL;
 }
 
-/* Who was never answered makes room, or who has been silent for a while; who talks with the service
- * stays. */
-static bool end_one(udp_port *p, flow *unanswered, flow *silent)
+/* Who is done makes room, else who was never answered, or who has been silent for a while; who
+ * talks with the service stays. */
+static bool end_one(udp_port *p, flow *done, flow *unanswered, flow *silent)
 {
     uint64_t now = tnl_loop_now(server_of(p)->loop);
-    flow *f = unanswered;
-    if (!f && silent && now - silent->heard >= p->idle_ms / STALE_PART)
+    uint32_t stale = p->idle_ms / STALE_PART < STALE_MS ? p->idle_ms / STALE_PART : STALE_MS;
+    flow *f = done ? done : unanswered;
+    if (!f && silent && now - silent->heard >= stale)
         f = silent;
     if (f)
         end_flow(p, f);
@@ -177,10 +186,12 @@ static bool make_room(udp_port *p, const tnl_udp_address *who)
     const tnl_server_config *c = &server_of(p)->config;
     const source *s = find_source(p, who);
     if (s && s->count >= c->udp_flows_per_source &&
-        !end_one(p, first_of_source(&s->fresh), first_of_source(&s->answered)))
+        !end_one(p, first_of_source(&s->flows[DONE]), first_of_source(&s->flows[FRESH]),
+                 first_of_source(&s->flows[TALKS])))
         return false;
     return p->count < c->udp_flows ||
-           end_one(p, longest_idle(&p->fresh), longest_idle(&p->answered));
+           end_one(p, longest_idle(&p->flows[DONE]), longest_idle(&p->flows[FRESH]),
+                   longest_idle(&p->flows[TALKS]));
 }
 
 static void begin_sweeping(udp_port *p)
@@ -213,8 +224,8 @@ static flow *begin_flow(udp_port *p, const tnl_udp_address *who)
     s->count++;
     p->count++;
     f->born = tnl_loop_now(server_of(p)->loop);
-    tnl_list_add_tail(&p->fresh, &f->recent);
-    tnl_list_add_tail(&s->fresh, &f->of_source);
+    tnl_list_add_tail(&p->flows[FRESH], &f->recent);
+    tnl_list_add_tail(&s->flows[FRESH], &f->of_source);
     server_of(p)->stats.flows++;
     begin_sweeping(p);
     return f;
@@ -225,13 +236,21 @@ fail:
     return NULL;
 }
 
-static void touch(udp_port *p, flow *f)
+static life life_of(const flow *f)
 {
+    return !f->answered ? FRESH : f->asked == 1 && f->answered == 1 ? DONE : TALKS;
+}
+
+/* Another datagram: *count is asked or answered. */
+static void touch(udp_port *p, flow *f, uint8_t *count)
+{
+    if (*count < 2)
+        ++*count;
     f->heard = tnl_loop_now(server_of(p)->loop);
     tnl_list_remove(&f->recent);
-    tnl_list_add_tail(f->answered ? &p->answered : &p->fresh, &f->recent);
+    tnl_list_add_tail(&p->flows[life_of(f)], &f->recent);
     tnl_list_remove(&f->of_source);
-    tnl_list_add_tail(f->answered ? &f->source->answered : &f->source->fresh, &f->of_source);
+    tnl_list_add_tail(&f->source->flows[life_of(f)], &f->of_source);
 }
 
 /* --- idle ends -------------------------------------------------------------------------------- */
@@ -259,8 +278,9 @@ static void on_sweep(void *user)
 {
     udp_port *p = user;
     count_kernel_drops(p);
-    size_t ended = end_idle(p, &p->fresh, SWEEP_COUNT);
-    ended += end_idle(p, &p->answered, SWEEP_COUNT - ended);
+    size_t ended = 0;
+    for (size_t i = 0; i < LIVES; i++)
+        ended += end_idle(p, &p->flows[i], SWEEP_COUNT - ended);
     if (ended == SWEEP_COUNT)
         tnl_timer_start(p->sweep, 1);
     else if (p->count)
@@ -284,7 +304,7 @@ static void on_visitor(void *user, const tnl_udp_address *from, const uint8_t *p
         server_of(port)->stats.datagrams_dropped++;
         return;
     }
-    touch(port, f);
+    touch(port, f, &f->asked);
     f->bytes_in += n;
     tnl_datagram d = {.tunnel = t->id, .flow = f->by_id.id, .p = p, .n = n};
     if (!f->answered) {
@@ -316,9 +336,8 @@ void tnl_udp_answer(tnl_peer *peer, const tnl_datagram *d)
         return;
     }
     flow *f = TNL_CONTAINER(n, flow, by_id);
-    f->answered = true;
     f->bytes_out += d->n;
-    touch(p, f);
+    touch(p, f, &f->answered);
     tnl_udp_send(p->sockets[f->visitor.user].udp, &f->visitor, d->p, d->n);
 }
 
@@ -367,8 +386,8 @@ int tnl_udp_open(tnl_tunnel *t, char *text, size_t size)
     tnl_map_init(&p->visitors, s->tunnels.seed);
     tnl_map_init(&p->ids, 0);
     tnl_map_init(&p->sources, s->tunnels.seed);
-    tnl_list_init(&p->fresh);
-    tnl_list_init(&p->answered);
+    for (size_t i = 0; i < LIVES; i++)
+        tnl_list_init(&p->flows[i]);
     t->bound = (tnl_port *)(void *)p;
     int rc = tnl_timer_new(&p->sweep, s->loop, on_sweep, p);
     for (size_t i = 0; rc == 0 && tnl_port_host(s, i, host); i++) {
@@ -392,8 +411,9 @@ void tnl_udp_close(tnl_tunnel *t)
     for (size_t i = 0; i < p->socket_count; i++)
         tnl_udp_free(p->sockets[i].udp);
     tnl_timer_free(p->sweep);
-    for (flow *f; (f = longest_idle(&p->fresh)) || (f = longest_idle(&p->answered));)
-        end_flow(p, f);
+    for (size_t i = 0; i < LIVES; i++)
+        for (flow *f; (f = longest_idle(&p->flows[i]));)
+            end_flow(p, f);
     tnl_map_free(&p->visitors);
     tnl_map_free(&p->ids);
     tnl_map_free(&p->sources);

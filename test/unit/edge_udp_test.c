@@ -433,10 +433,12 @@ static void test_flows_of_a_tunnel(void **state)
     assert_int_equal(r.edge.events[TUNNEL_EVENT_ACCESS], 1);
     answer(&r.f, 1, r.f.d[0].flow, "too late", 8);
     UNTIL(&r.edge.l, stats(&r)->datagrams_dropped == 1);
-    /* Answered ones stay, and who comes then is turned away. */
+    /* Those that talk with the service stay, and who comes then is turned away. */
     for (unsigned i = 1; i < 5; i++) {
-        answer(&r.f, 1, r.f.d[i].flow, "yes", 3);
-        UNTIL(&r.edge.l, hears(fds[i], "yes"));
+        for (int turn = 0; turn < 2; turn++) {
+            answer(&r.f, 1, r.f.d[i].flow, "yes", 3);
+            UNTIL(&r.edge.l, hears(fds[i], "yes"));
+        }
     }
     say(fds[5], "nobody hears me");
     UNTIL(&r.edge.l, stats(&r)->datagrams_dropped == 2);
@@ -461,9 +463,9 @@ static void test_flows_of_a_source(void **state)
         greedy[i] = visitor(&r, "127.0.0.1", "127.0.0.7");
     modest = visitor(&r, "127.0.0.1", "127.0.0.8");
     r.f.echo = true;
-    for (size_t i = 0; i < 2; i++) {
-        say(greedy[i], "x");
-        UNTIL(&r.edge.l, hears(greedy[i], "x"));
+    for (size_t i = 0; i < 4; i++) {
+        say(greedy[i % 2], "x");
+        UNTIL(&r.edge.l, hears(greedy[i % 2], "x"));
     }
     say(greedy[2], "x");
     UNTIL(&r.edge.l, stats(&r)->datagrams_dropped == 1);
@@ -493,7 +495,34 @@ static void test_one_flow_each(void **state)
     rig_close(&r);
 }
 
-/* An answered flow that has been silent for a part of its idle time makes room too. */
+/* Lookups: asked once, answered once, done. They make room at once, before who waits for an answer;
+ * a host may have any number of them one after another. */
+static void test_done_flows_make_room(void **state)
+{
+    (void)state;
+    static rig r;
+    int waiting, fds[20];
+    r = (rig){.flows = 8, .flows_per_source = 2};
+    rig_open(&r, 0);
+    waiting = visitor(&r, "127.0.0.1", NULL);
+    say(waiting, "a question that takes long");
+    UNTIL(&r.edge.l, r.f.count == 1);
+    r.f.echo = true;
+    for (size_t i = 0; i < 20; i++) {
+        fds[i] = visitor(&r, "127.0.0.1", NULL);
+        say(fds[i], "x");
+        UNTIL(&r.edge.l, hears(fds[i], "x"));
+    }
+    answer(&r.f, 1, r.f.d[0].flow, "at last", 7);
+    UNTIL(&r.edge.l, hears(waiting, "at last"));
+    assert_int_equal(stats(&r)->datagrams_dropped, 0);
+    for (size_t i = 0; i < 20; i++)
+        close(fds[i]);
+    close(waiting);
+    rig_close(&r);
+}
+
+/* One that talked and has been silent for a part of its idle time makes room too. */
 static void test_silent_flows_make_room(void **state)
 {
     (void)state;
@@ -502,8 +531,10 @@ static void test_silent_flows_make_room(void **state)
     rig_open(&r, 2000);
     r.f.echo = true;
     int a = visitor(&r, "127.0.0.1", NULL), b = visitor(&r, "127.0.0.1", NULL);
-    say(a, "x");
-    UNTIL(&r.edge.l, hears(a, "x"));
+    for (int turn = 0; turn < 2; turn++) {
+        say(a, "x");
+        UNTIL(&r.edge.l, hears(a, "x"));
+    }
     bool heard = false;
     while (!heard) {
         say(b, "y");
@@ -625,6 +656,7 @@ int main(void)
         cmocka_unit_test_teardown(test_flows_of_a_tunnel, all_freed),
         cmocka_unit_test_teardown(test_flows_of_a_source, all_freed),
         cmocka_unit_test_teardown(test_one_flow_each, all_freed),
+        cmocka_unit_test_teardown(test_done_flows_make_room, all_freed),
         cmocka_unit_test_teardown(test_silent_flows_make_room, all_freed),
         cmocka_unit_test_teardown(test_burst, all_freed),
         cmocka_unit_test_teardown(test_tunnel_goes, all_freed),
