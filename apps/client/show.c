@@ -233,6 +233,8 @@ static const char *advice(const app *a, int error, const published_name *name)
         return file
                    ? "; choose another name (--force takes it only from another client with your token)"
                    : "; choose another --subdomain (--force takes it only from another client with your token)";
+    case TUNNEL_E_ADDR_IN_USE:
+        return file ? "; choose another remote-port" : "; choose another --remote-port";
     case TUNNEL_E_REPLACED:
         return port ? "; stop one of the two, or give it another --remote-port"
                     : "; stop one of the two, or give it another --subdomain";

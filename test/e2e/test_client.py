@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from harness import eventually
-from harness.net import dial, free_port
+from harness.net import Listener, dial, free_port
 from harness.stack import values_of
 from harness.tls import Authority
 
@@ -248,6 +248,16 @@ def test_nothing_is_published_on_an_unverified_server(start, app, authority):
 def test_plain_ws_to_a_tls_port_hints_at_wss(start, edge, app):
     client = start.client(edge, app, link=f"ws://127.0.0.1:{edge.tls_port}", wait=False)
     client.proc.wait_line(r"HTTP 400.*wss://", kind="err")
+
+
+def test_a_port_that_another_program_has(start):
+    other = start.keep(Listener(lambda conn: None))
+    server = start.server("--tcp-ports", f"{other.port}")
+    client = start.tcp(server, 1, "--remote-port", str(other.port), wait=False)
+    assert client.proc.wait() == 1
+    assert len(client.proc.err()) == 1
+    assert f"{other.port} is in use" in client.proc.err()[0]
+    assert "choose another --remote-port" in client.proc.err()[0]
 
 
 def test_a_name_that_the_server_has_no_certificate_for(start, app, authority):
