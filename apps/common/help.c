@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 32, COMMAND_COLUMN = 20, HELP_WIDTH = 100 };
+enum { HELP_COLUMN = 32, COMMAND_COLUMN = 23, HELP_WIDTH = 100 };
 
 static void print_lines(const char *text, const char *variable)
 {
@@ -65,8 +65,9 @@ void print_help(const command_line *c)
 {
     const command_row *k = c->command;
     if (k)
-        printf("Usage: %s %s %s [OPTIONS]\n\n%s\n%s%s", c->program, k->name, k->arguments, k->help,
-               k->details ? k->details : "", k->details ? "\n" : "");
+        printf("Usage: %s %s%s%s [OPTIONS]\n\n%s\n%s%s", c->program, k->name,
+               *k->arguments ? " " : "", k->arguments, k->help, k->details ? k->details : "",
+               k->details ? "\n" : "");
     else
         printf("Usage: %s %s\n", c->program, c->usage);
     if (!k && c->command_count)
