@@ -150,6 +150,7 @@ static void on_link_closed(void *user, tnl_link *l, int error, int http_status, 
     char text[512];
     (void)l;
     c->link = NULL;
+    tnl_lanes_forgive(c);
     if (c->state == TNL_CLIENT_CLOSED) {
         tnl_client_maybe_closed(c);
         return;

@@ -65,6 +65,7 @@ struct tnl_client {
     uint64_t lanes_busy_at;    /* when there were streams last */
     uint64_t lanes_not_before; /* after a failure: when the path is tried again */
     uint32_t lanes_wait_ms;
+    unsigned lanes_short; /* in a row, that joined and were cut soon */
     uint64_t parked_at;       /* loop time */
     bool attaching;           /* the link's first frame was an ATTACH */
     bool anew;                /* the session is ended so that another one can begin */
@@ -109,6 +110,8 @@ void tnl_lanes_look(void *user);
 void tnl_lanes_want(tnl_client *c);
 /* Ends attempts under way; lanes of a session end with it. */
 void tnl_lanes_cancel(tnl_client *c);
+/* The link that the lanes are beside was lost: the next path may be another one. */
+void tnl_lanes_forgive(tnl_client *c);
 
 /* connect.c */
 enum { TNL_CLIENT_HOST = TNL_URL_HOST + 16, TNL_CLIENT_BEARER = 4097 + 8 };

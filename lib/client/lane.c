@@ -16,6 +16,8 @@ enum {
     IDLE_MS = 60000,
     WAIT_MS = 30000, /* after a failure; doubles */
     MOST_WAIT_MS = 3600 * 1000,
+    STABLE_MS = 10000, /* a lane that is cut sooner after it has joined was a short one */
+    MOST_SHORT = 3,
 };
 
 typedef struct lane {
@@ -25,6 +27,7 @@ typedef struct lane {
     tnl_link *link;
     tnl_attach attach;
     bool joined;
+    uint64_t joined_at;
 } lane;
 
 static void lane_free(lane *n)
@@ -36,13 +39,41 @@ static void lane_free(lane *n)
     tnl_client_release(c);
 }
 
-/* The path does not carry lanes now. */
+/* The path does not carry lanes now. Nothing is said of it by what ended with the link. */
 static void failed(tnl_client *c)
 {
+    if (c->state != TNL_CLIENT_LIVE)
+        return;
+    c->lanes_short = 0;
     c->lanes_wait_ms = c->lanes_wait_ms ? c->lanes_wait_ms * 2 : WAIT_MS;
     if (c->lanes_wait_ms > MOST_WAIT_MS)
         c->lanes_wait_ms = MOST_WAIT_MS;
     c->lanes_not_before = tnl_loop_now(c->loop) + c->lanes_wait_ms;
+}
+
+/*
+ * A lane that had joined is gone. Something on the way may have passed what it took to join and
+ * then lost everything, or cut it: whoever opened the next one at once would come by no bytes.
+ */
+static void ended(const lane *n, int error)
+{
+    tnl_client *c = n->client;
+    bool is_short = error && tnl_loop_now(c->loop) - n->joined_at < STABLE_MS;
+    if (!c->session || !tnl_session_mux(c->session) || c->state != TNL_CLIENT_LIVE)
+        return;
+    if (error == TUNNEL_E_TIMEOUT || (is_short && ++c->lanes_short >= MOST_SHORT)) {
+        failed(c);
+    } else if (!is_short) {
+        c->lanes_short = 0;
+        c->lanes_wait_ms = 0;
+    }
+}
+
+void tnl_lanes_forgive(tnl_client *c)
+{
+    c->lanes_short = 0;
+    c->lanes_wait_ms = 0;
+    c->lanes_not_before = 0;
 }
 
 /* --- link ------------------------------------------------------------------------------------- */
@@ -59,8 +90,7 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
     lane *n = user;
     int rc = tnl_client_join(n->client, l, &n->attach, f);
     n->joined = rc == 0;
-    if (n->joined)
-        n->client->lanes_wait_ms = 0;
+    n->joined_at = tnl_loop_now(n->client->loop);
     return rc;
 }
 
@@ -68,10 +98,11 @@ static void on_closed(void *user, tnl_link *l, int error, int http_status, const
 {
     lane *n = user;
     (void)l;
-    (void)error;
     (void)http_status;
     (void)detail;
-    if (!n->joined)
+    if (n->joined)
+        ended(n, error);
+    else
         failed(n->client);
     lane_free(n);
 }
@@ -88,6 +119,7 @@ static int open_link(lane *n, tnl_conn *conn)
     tnl_client *c = n->client;
     tnl_transport *t;
     tnl_link_config config = tnl_client_link_config(c);
+    config.unproven = true;
     int rc = tnl_link_new(&n->link, c->loop, &config, &link_events, n);
     if (rc) {
         tnl_conn_close(conn);

@@ -170,7 +170,8 @@ void tnl_link_set_events(tnl_link *l, const tnl_link_events *ev, void *user)
 
 int tnl_link_bind(tnl_link *l, tnl_session *s)
 {
-    int rc = tnl_session_attach(s, &l->binding, l, l->config.inflight, l->config.fallback);
+    int rc = tnl_session_attach(s, &l->binding, l, l->config.inflight, l->config.fallback,
+                                l->config.unproven);
     if (rc)
         return rc;
     l->session = s;
@@ -230,6 +231,9 @@ static int on_pong(tnl_link *l, const tnl_frame *f)
         arm(l);
         if (l->session)
             tnl_session_rtt(l->session, l->rtt);
+        if (l->session && l->config.unproven)
+            tnl_session_proven(l->session, &l->binding);
+        l->config.unproven = false;
     }
     return 0;
 }

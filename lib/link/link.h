@@ -38,6 +38,8 @@ typedef struct tnl_link_config {
     uint32_t max_data;   /* greatest DATA payload this end accepts */
     size_t inflight;     /* most unacknowledged bytes on the link */
     bool fallback;       /* carries streams only while no other link does */
+    bool unproven;       /* carries streams only for want of any other until a PONG has come: what
+                            is in between may take bytes and lose them */
 } tnl_link_config;
 
 int tnl_link_new(tnl_link **out, tnl_loop *loop, const tnl_link_config *config,

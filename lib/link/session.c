@@ -239,13 +239,13 @@ uint64_t tnl_session_last_heard(const tnl_session *s)
 }
 
 int tnl_session_attach(tnl_session *s, tnl_session_link *l, tnl_link *link, size_t inflight,
-                       bool fallback)
+                       bool fallback, bool unproven)
 {
     if (s->over)
         return TUNNEL_E_GONE;
     l->link = link;
     tnl_list_add_tail(&s->links, &l->node);
-    l->mux_link = tnl_mux_link_add(s->mux, inflight, link);
+    l->mux_link = tnl_mux_link_add(s->mux, inflight, unproven, link);
     if (!l->mux_link) {
         tnl_list_remove(&l->node);
         return TUNNEL_E_NOMEM;
@@ -256,6 +256,14 @@ int tnl_session_attach(tnl_session *s, tnl_session_link *l, tnl_link *link, size
     tnl_timer_stop(s->grace);
     rearm(s);
     return 0;
+}
+
+void tnl_session_proven(tnl_session *s, tnl_session_link *l)
+{
+    if (s->over)
+        return;
+    tnl_mux_link_proven(s->mux, l->mux_link);
+    rearm(s);
 }
 
 void tnl_session_frame(tnl_session *s, tnl_session_link *l, const tnl_frame *f)

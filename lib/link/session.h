@@ -61,8 +61,11 @@ typedef struct tnl_session_link {
     struct tnl_link *link;
 } tnl_session_link;
 
+/* fallback and unproven: see tnl_link_config. */
 int tnl_session_attach(tnl_session *s, tnl_session_link *l, struct tnl_link *link, size_t inflight,
-                       bool fallback);
+                       bool fallback, bool unproven);
+/* The link's path is known to bring what is sent, both ways. */
+void tnl_session_proven(tnl_session *s, tnl_session_link *l);
 void tnl_session_frame(tnl_session *s, tnl_session_link *l, const tnl_frame *f);
 size_t tnl_session_pull(tnl_session *s, tnl_session_link *l, uint8_t *out, size_t cap);
 /* A link has measured its round trip. */

@@ -139,8 +139,7 @@ static size_t put_piece(outgoing *o, uint8_t *out, size_t cap)
 size_t tnl_mux_put_datagrams(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap)
 {
     size_t done = 0;
-    const tnl_mux_link *best = tnl_mux_best_link(m);
-    bool aside = l->draining && best && !best->draining;
+    bool aside = tnl_mux_link_aside(l);
     /* A callback of this very pull may have lost the link. */
     while (!l->lost) {
         outgoing *o = l->cut ? l->cut : aside ? NULL : oldest(m);

@@ -137,6 +137,7 @@ struct tnl_mux_link {
     size_t inflight;
     size_t max_inflight;
     bool draining;
+    bool unproven;
     bool woken;
     bool pulling; /* tnl_mux_pull() is on the stack */
     bool lost;    /* and frees the link at its end */
@@ -186,8 +187,11 @@ void tnl_mux_settle(tnl_stream *s);
 void tnl_mux_set_now(tnl_mux *m, uint64_t now_ms);
 void tnl_mux_pin(tnl_stream *s);
 void tnl_mux_link_free(tnl_mux_link *l);
-/* The link with the least in flight; one that drains only when there is no other. NULL: none. */
+/* The link with the least in flight; one that drains only when there is no other, one that is not
+ * proven only when there is none that drains either. NULL: none. */
 tnl_mux_link *tnl_mux_best_link(const tnl_mux *m);
+/* Whether there is a link that what belongs to no link should take in place of this one. */
+bool tnl_mux_link_aside(const tnl_mux_link *l);
 
 /* send.c */
 /* There may be something new to send: puts the stream in line, wakes its link. */

@@ -235,17 +235,37 @@ int tnl_mux_open(tnl_mux *m, tnl_stream **out, const uint8_t *map, size_t n,
 
 /* --- links ------------------------------------------------------------------------------------ */
 
+/* The lower the better. */
+static int rank(const tnl_mux_link *l)
+{
+    return l->unproven ? 2 : l->draining;
+}
+
 tnl_mux_link *tnl_mux_best_link(const tnl_mux *m)
 {
     tnl_mux_link *best = NULL;
     for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
         tnl_mux_link *l = TNL_CONTAINER(n, tnl_mux_link, node);
-        bool better = best && (l->draining == best->draining ? l->inflight < best->inflight
-                                                             : best->draining);
+        bool better = best &&
+                      (rank(l) == rank(best) ? l->inflight < best->inflight : rank(l) < rank(best));
         if (!best || better)
             best = l;
     }
     return best;
+}
+
+bool tnl_mux_link_aside(const tnl_mux_link *l)
+{
+    const tnl_mux_link *best = tnl_mux_best_link(l->mux);
+    return best && rank(best) < rank(l);
+}
+
+/* What any link may carry: the best one shall. */
+static void wake_for_loose(tnl_mux *m)
+{
+    tnl_mux_link *best = tnl_mux_best_link(m);
+    if (best && (tnl_buf_len(&m->event_queue) || !tnl_list_empty(&m->datagrams)))
+        tnl_mux_wake(best);
 }
 
 void tnl_mux_pin(tnl_stream *s)
@@ -297,7 +317,18 @@ static void move_streams(tnl_list *streams)
         tnl_mux_pin(TNL_CONTAINER(n, tnl_stream, on_link));
 }
 
-tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, void *link_user)
+/* Streams of links that are used for want of a better one take the better one, if it has come. */
+static void move_aside(tnl_mux *m)
+{
+    move_streams(&m->orphans);
+    for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
+        tnl_mux_link *l = TNL_CONTAINER(n, tnl_mux_link, node);
+        if (tnl_mux_link_aside(l))
+            move_streams(&l->streams);
+    }
+}
+
+tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, bool unproven, void *link_user)
 {
     tnl_mux_link *l = m->link_bits == UINT32_MAX ? NULL : tnl_calloc(1, sizeof(*l));
     if (!l)
@@ -307,6 +338,7 @@ tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, void *link_user)
     l->mux = m;
     l->max_inflight = inflight;
     l->user = link_user;
+    l->unproven = unproven;
     tnl_list_init(&l->streams);
     tnl_list_init(&l->ready);
     tnl_list_init(&l->capped);
@@ -316,14 +348,8 @@ tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, void *link_user)
                      tnl_mux_max_unretired(m->config.remote.max_streams);
     tnl_buf_init(&l->end_acks, 2 * streams * TNL_MUX_ACK_SIZE);
     tnl_list_add_tail(&m->links, &l->node);
-    move_streams(&m->orphans);
-    for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
-        tnl_mux_link *other = TNL_CONTAINER(n, tnl_mux_link, node);
-        if (other->draining)
-            move_streams(&other->streams);
-    }
-    if (tnl_buf_len(&m->event_queue) || !tnl_list_empty(&m->datagrams))
-        tnl_mux_wake(l);
+    move_aside(m);
+    wake_for_loose(m);
     return l;
 }
 
@@ -335,6 +361,7 @@ void tnl_mux_link_lost(tnl_mux *m, tnl_mux_link *l)
         TNL_CONTAINER(n, tnl_stream, all)->fin_links &= ~l->bit;
     move_streams(&l->streams);
     tnl_mux_datagrams_leave(m, l);
+    wake_for_loose(m);
     if (l->pulling)
         l->lost = true;
     else
@@ -344,12 +371,15 @@ void tnl_mux_link_lost(tnl_mux *m, tnl_mux_link *l)
 void tnl_mux_link_drain(tnl_mux *m, tnl_mux_link *l)
 {
     l->draining = true;
-    tnl_mux_link *best = tnl_mux_best_link(m);
-    if (best && !best->draining) {
-        move_streams(&l->streams);
-        if (!tnl_list_empty(&m->datagrams))
-            tnl_mux_wake(best);
-    }
+    move_aside(m);
+    wake_for_loose(m);
+}
+
+void tnl_mux_link_proven(tnl_mux *m, tnl_mux_link *l)
+{
+    l->unproven = false;
+    move_aside(m);
+    wake_for_loose(m);
 }
 
 /* --- control and events ----------------------------------------------------------------------- */

@@ -139,8 +139,10 @@ size_t tnl_mux_stream_count(const tnl_mux *m);
 /* --- links ------------------------------------------------------------------------------------ */
 
 /* A link is usable: streams without one move to it. inflight: most unacknowledged bytes on it.
- * NULL: no memory, or there are TNL_MUX_MAX_LINKS. */
-tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, void *link_user);
+ * unproven: nobody knows yet whether the path brings what is sent, so that it is used only for want
+ * of any other, until tnl_mux_link_proven(). NULL: no memory, or there are TNL_MUX_MAX_LINKS. */
+tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, bool unproven, void *link_user);
+void tnl_mux_link_proven(tnl_mux *m, tnl_mux_link *l);
 
 /* The link is gone: its streams move, and what it had not delivered for sure is sent again. Frees
  * the link; from a callback of a pull from this very link too, which then returns 0. */

@@ -334,7 +334,8 @@ size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap)
         tnl_mux_mark_ready(m->control);
     }
     put_acks(&b, l);
-    put_queued(&b, &m->event_queue);
+    if (!tnl_mux_link_aside(l))
+        put_queued(&b, &m->event_queue);
     bool streams = next_turn(l) != NULL;
     put_datagrams(&b, l, streams ? cap / 2 : cap);
     put_streams(&b, l);

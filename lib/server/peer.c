@@ -280,7 +280,8 @@ static tnl_peer *peer_new(tnl_server *s, const char *account, const char *from, 
                               .silence_ms = s->config.silence_ms,
                               .max_data = MAX_FRAME,
                               .inflight = IN_FLIGHT,
-                              .fallback = !lane};
+                              .fallback = !lane,
+                              .unproven = lane};
     tnl_peer *p = tnl_calloc(1, sizeof(*p));
     if (!p)
         return NULL;

@@ -24,7 +24,7 @@ typedef struct lane {
     tnl_answer *answer; /* client, until the answer is complete */
     tnl_buf early;      /* what was read before there was an owner for it */
     uint8_t *in;        /* TNL_TRANSPORT_BATCH bytes. Not the loop's scratch: what arrives may go on
-                           through a        TLS connection, which uses that */
+                           through a TLS connection, which uses that */
     bool open;
     bool closing;
     int error;
@@ -150,6 +150,14 @@ static void read_answer(lane *l, const uint8_t *p, size_t n)
     tnl_free(a);
 }
 
+/* What there is of it makes the refusal. */
+static void no_more_answer(lane *l, int error, const char *detail)
+{
+    tnl_answer_end(l->answer, error, detail);
+    l->status = l->answer->status;
+    fail(l, l->answer->error, l->answer->detail);
+}
+
 static size_t on_space(void *user, uint8_t **p)
 {
     *p = ((lane *)user)->in;
@@ -172,13 +180,10 @@ static void on_eof(void *user)
     lane *l = user;
     if (l->closing)
         return;
-    if (l->answer) {
-        tnl_answer_end(l->answer, TUNNEL_E_EOF, tunnel_strerror(TUNNEL_E_EOF));
-        l->status = l->answer->status;
-        fail(l, l->answer->error, l->answer->detail);
-    } else {
+    if (l->answer)
+        no_more_answer(l, TUNNEL_E_EOF, "the server closed the connection without an answer");
+    else
         fail(l, TUNNEL_E_EOF, tunnel_strerror(TUNNEL_E_EOF));
-    }
 }
 
 static void on_drained(void *user)
@@ -194,6 +199,9 @@ static void on_closed(void *user, int error, const char *detail)
     if (l->error) {
         error = l->error;
         detail = l->detail;
+    } else if (l->closing) {
+        error = 0; /* however the connection took it */
+        detail = "";
     }
     l->base.events->closed(l->base.user, error, l->status, detail);
     lane_free(l);
@@ -220,7 +228,7 @@ static void on_task(void *user)
 
 static void on_timer(void *user)
 {
-    fail(user, TUNNEL_E_TIMEOUT, "no answer from the server in time");
+    no_more_answer(user, TUNNEL_E_TIMEOUT, "no answer from the server in time");
 }
 
 /* --- making ----------------------------------------------------------------------------------- */
@@ -254,11 +262,13 @@ int tnl_lane_accept(tnl_transport **out, tnl_conn *c, const uint8_t *early, size
                     const tnl_transport_events *ev, void *user)
 {
     lane *l = NULL;
+    *out = NULL;
     int rc = lane_new(&l, c, ev, user);
     if (rc == 0 && n)
         rc = tnl_buf_add(&l->early, early, n);
     if (rc)
         return discard(l, c, rc);
+    tnl_conn_pause(c); /* what is read in this turn would come before opened() */
     tnl_conn_set_events(c, &conn_events, l);
     tnl_loop_defer(l->loop, &l->task);
     *out = &l->base;
@@ -291,6 +301,7 @@ int tnl_lane_connect(tnl_transport **out, tnl_conn *c, const char *host, const c
                      const char *authorization, const tnl_transport_events *ev, void *user)
 {
     lane *l = NULL;
+    *out = NULL;
     int rc = lane_new(&l, c, ev, user);
     if (rc == 0) {
         l->answer = tnl_malloc(sizeof(*l->answer));

@@ -412,7 +412,7 @@ static void wire_join(world *w, wire_end *e)
     static const size_t flights[] = {1, 1500, 20000, 1 << 20};
     if (e->state != JOINING)
         return;
-    tnl_mux_link *l = tnl_mux_link_add(w->mux[e->end], flights[below(w, 4)], e);
+    tnl_mux_link *l = tnl_mux_link_add(w->mux[e->end], flights[below(w, 4)], false, e);
     CHECK(w, l || w->failing);
     if (!l)
         return;

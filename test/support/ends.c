@@ -300,9 +300,21 @@ static void accept_data(void *user, uint8_t *p, size_t n)
     test_acceptor *a = user;
     (void)p;
     a->n += n;
-    if (!memmem(a->head, a->n, "\r\n\r\n", 4))
+    const uint8_t *end = memmem(a->head, a->n, "\r\n\r\n", 4);
+    if (!end)
         return;
     a->done = true;
+    if (a->lane) {
+        static const char answer[] =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: " TNL_LANE_PROTOCOL
+            "\r\nConnection: Upgrade\r\n\r\n";
+        tnl_iov v = {answer, sizeof(answer) - 1};
+        size_t head = (size_t)(end + 4 - a->head);
+        (void)tnl_conn_write(a->c, &v, 1);
+        a->result = tnl_lane_accept(&a->end->t, a->c, a->head + head, a->n - head, &test_end_events,
+                                    a->end);
+        return;
+    }
     a->result = tnl_ws_accept(&a->end->t, a->ws, a->c, a->head, a->n, &test_end_events, a->end);
 }
 
@@ -330,6 +342,12 @@ void test_accept(test_acceptor *a, tnl_ws *ws, tnl_conn *c, test_end *end)
     a->end = end;
     tnl_conn_set_events(c, &events, a);
     tnl_conn_resume(c);
+}
+
+void test_accept_lane(test_acceptor *a, tnl_ws *ws, tnl_conn *c, test_end *end)
+{
+    test_accept(a, ws, c, end);
+    a->lane = true;
 }
 
 /* --- odds and ends ---------------------------------------------------------------------------- */

@@ -64,6 +64,7 @@ typedef struct test_acceptor {
     tnl_ws *ws;
     tnl_conn *c;
     test_end *end;
+    bool lane;
     bool done;
     int result;
     size_t n;
@@ -71,6 +72,8 @@ typedef struct test_acceptor {
 } test_acceptor;
 
 void test_accept(test_acceptor *a, tnl_ws *ws, tnl_conn *c, test_end *end);
+/* The same for a lane: answers the request with 101. */
+void test_accept_lane(test_acceptor *a, tnl_ws *ws, tnl_conn *c, test_end *end);
 
 /* Lines that the WebSocket engine logs are counted in *user (unsigned). */
 void test_count_log(void *user, const char *line);

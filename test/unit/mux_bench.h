@@ -217,7 +217,7 @@ static inline void bench_link(bench *b, size_t i, size_t inflight)
 {
     assert_null(b->link[i]);
     b->woken[i] = false;
-    b->link[i] = tnl_mux_link_add(b->mux, inflight, &b->woken[i]);
+    b->link[i] = tnl_mux_link_add(b->mux, inflight, false, &b->woken[i]);
     assert_non_null(b->link[i]);
 }
 

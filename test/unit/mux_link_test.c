@@ -122,6 +122,55 @@ static void test_drain(void **state)
     bench_free(b);
 }
 
+/* It carries streams and events only for want of another link, until it is known to bring them. */
+static void test_a_link_that_is_not_proven(void **state)
+{
+    (void)state;
+    bench *b = bench_new(NULL);
+    user *u = user_new(b);
+    tnl_stream_write(u->s, "abc", 3);
+    out(b);
+    tnl_mux_link_drain(b->mux, b->link[0]);
+    assert_non_null(b->link[1] = tnl_mux_link_add(b->mux, 1 << 20, true, &b->woken[1]));
+    assert_int_equal(out_on(b, 1), 0);
+    user *v = user_new(b);
+    tnl_mux_event(b->mux, (const uint8_t *)"\x80", 1);
+    assert_int_equal(out_on(b, 1), 0);
+    out(b);
+    ASSERT_TYPES(b, "EVENT OPEN");
+    tnl_mux_event(b->mux, (const uint8_t *)"\x80", 1);
+    tnl_mux_link_proven(b->mux, b->link[1]);
+    assert_true(b->woken[1]);
+    assert_int_equal(out(b), 0);
+    out_on(b, 1);
+    assert_non_null(frame_of(b, TNL_FRAME_EVENT, 0));
+    assert_non_null(frame_of(b, TNL_FRAME_OPEN, 2));
+    assert_non_null(frame_of(b, TNL_FRAME_OPEN, 4));
+    user_free(v);
+    user_free(u);
+    bench_free(b);
+}
+
+static void test_better_than_none(void **state)
+{
+    (void)state;
+    bench *b = bench_new(NULL);
+    user *u = user_new(b);
+    tnl_stream_write(u->s, "abc", 3);
+    assert_non_null(b->link[1] = tnl_mux_link_add(b->mux, 1 << 20, true, &b->woken[1]));
+    out(b);
+    bench_lose(b, 0);
+    out_on(b, 1);
+    assert_int_equal(frame_of(b, TNL_FRAME_DATA, 2)->offset, 0);
+    /* And no longer, once there is another. */
+    bench_link(b, 2, 1 << 20);
+    assert_int_equal(out_on(b, 1), 0);
+    out_on(b, 2);
+    assert_int_equal(frame_of(b, TNL_FRAME_DATA, 2)->offset, 0);
+    user_free(u);
+    bench_free(b);
+}
+
 static void test_drain_with_another_link(void **state)
 {
     (void)state;
@@ -204,11 +253,11 @@ static void test_number_of_links(void **state)
     static bool woken[TNL_MUX_MAX_LINKS];
     tnl_mux_link *l[TNL_MUX_MAX_LINKS];
     for (int i = 1; i < TNL_MUX_MAX_LINKS; i++)
-        assert_non_null(l[i] = tnl_mux_link_add(b->mux, 1, &woken[i]));
-    assert_null(tnl_mux_link_add(b->mux, 1, NULL));
+        assert_non_null(l[i] = tnl_mux_link_add(b->mux, 1, false, &woken[i]));
+    assert_null(tnl_mux_link_add(b->mux, 1, false, NULL));
     tnl_mux_link_lost(b->mux, l[7]);
-    assert_non_null(tnl_mux_link_add(b->mux, 1, &woken[7]));
-    assert_null(tnl_mux_link_add(b->mux, 1, NULL));
+    assert_non_null(tnl_mux_link_add(b->mux, 1, false, &woken[7]));
+    assert_null(tnl_mux_link_add(b->mux, 1, false, NULL));
     bench_free(b);
 }
 
@@ -617,6 +666,8 @@ int main(void)
         cmocka_unit_test(test_a_late_ack_spares_sending_again),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_drain_with_another_link),
+        cmocka_unit_test(test_a_link_that_is_not_proven),
+        cmocka_unit_test(test_better_than_none),
         cmocka_unit_test(test_fin_again_is_not_held_back),
         cmocka_unit_test(test_ends_are_acknowledged_where_they_came_from),
         cmocka_unit_test(test_number_of_links),

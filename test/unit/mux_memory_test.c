@@ -174,7 +174,7 @@ static bool run(size_t fail_at)
         tnl_mux_config c = bench_config();
         c.server = k == 0;
         t.error = tnl_mux_new(&t.mux[k], &c, &mux_events, &e[k]);
-        if (!t.error && !(t.link[k] = tnl_mux_link_add(t.mux[k], 1 << 20, &t.woken[k])))
+        if (!t.error && !(t.link[k] = tnl_mux_link_add(t.mux[k], 1 << 20, false, &t.woken[k])))
             t.error = TUNNEL_E_NOMEM;
     }
     if (!t.error)

@@ -70,7 +70,7 @@ static void start(endpoint *e, bool server)
     memset(e, 0, sizeof(*e));
     assert_int_equal(tnl_mux_new(&e->mux, &config, &mux_events, e), 0);
     for (size_t i = 0; i < 2; i++) {
-        e->link[i] = tnl_mux_link_add(e->mux, 1 << 20, NULL);
+        e->link[i] = tnl_mux_link_add(e->mux, 1 << 20, false, NULL);
         assert_non_null(e->link[i]);
     }
 }

@@ -10,7 +10,7 @@
 #include "tunnel/error.h"
 
 /* A whole life of a connection, with the nth allocation from the engine's making on failing. */
-static unsigned live(unsigned nth, bool plain)
+static unsigned live(unsigned nth, bool plain, bool lane)
 {
     enum { TOTAL = 300000 };
     test_loop l;
@@ -35,8 +35,9 @@ static unsigned live(unsigned nth, bool plain)
         tnl_conn_close(server);
         goto done;
     }
-    test_accept(&acceptor, ws, server, &b);
-    int rc = tnl_ws_connect(&a.t, ws, client, "h", "/", "x", &test_end_events, &a);
+    (lane ? test_accept_lane : test_accept)(&acceptor, ws, server, &b);
+    int rc = lane ? tnl_lane_connect(&a.t, client, "h", "/", "x", &test_end_events, &a)
+                  : tnl_ws_connect(&a.t, ws, client, "h", "/", "x", &test_end_events, &a);
     assert_true(rc == 0 || rc == TUNNEL_E_NOMEM);
     UNTIL(&l, acceptor.done);
     UNTIL(&l, (a.opens && b.opens) || !a.t || !b.t);
@@ -67,11 +68,11 @@ done:
 static void each_allocation_fails_once(void **state)
 {
     (void)state;
-    for (int plain = 0; plain < 2; plain++) {
-        unsigned n = live(0, plain);
+    for (int way = 0; way < 4; way++) {
+        unsigned n = live(0, way & 1, way & 2);
         assert_true(n > 5);
         for (unsigned i = 1; i <= n; i++)
-            live(i, plain);
+            live(i, way & 1, way & 2);
     }
 }
 

@@ -19,6 +19,7 @@ typedef struct rig {
     test_loop l;
     tnl_ws *ws;
     unsigned logs;
+    bool lane;
     tnl_tls_server *tls_server;
     tnl_tls_client *tls_client;
     test_acceptor acceptor;
@@ -28,6 +29,7 @@ typedef struct rig {
 typedef struct kind {
     void (*connect)(rig *r);
     unsigned rounds; /* of opening and closing */
+    bool lane;
 } kind;
 
 static test_certs certs;
@@ -39,12 +41,24 @@ static void connect_pair(rig *r)
         0);
 }
 
+static void accept_end(rig *r, tnl_conn *server)
+{
+    (r->lane ? test_accept_lane : test_accept)(&r->acceptor, r->ws, server, &r->b);
+}
+
+static void connect_end(rig *r, tnl_conn *client)
+{
+    int rc = r->lane ? tnl_lane_connect(&r->a.t, client, "tunnel.test", "/__tunnel__/lane",
+                                        "Bearer secret", &test_end_events, &r->a)
+                     : tnl_ws_connect(&r->a.t, r->ws, client, "tunnel.test", "/__tunnel__/link",
+                                      "Bearer secret", &test_end_events, &r->a);
+    assert_int_equal(rc, 0);
+}
+
 static void connect_over(rig *r, tnl_conn *client, tnl_conn *server)
 {
-    test_accept(&r->acceptor, r->ws, server, &r->b);
-    assert_int_equal(tnl_ws_connect(&r->a.t, r->ws, client, "tunnel.test", "/__tunnel__/link",
-                                    "Bearer secret", &test_end_events, &r->a),
-                     0);
+    accept_end(r, server);
+    connect_end(r, client);
 }
 
 static void connect_plain(rig *r)
@@ -71,7 +85,7 @@ static void connect_tls(rig *r)
     test_tcp_sockets(fd);
     assert_int_equal(
         tnl_tls_accept(&s, r->tls_server, test_conn(&r->l, fd[1]), NULL, 0, &none, NULL), 0);
-    test_accept(&r->acceptor, r->ws, s, &r->b);
+    accept_end(r, s);
     test_peer_init(&ready);
     assert_int_equal(tnl_tls_connect(&c, r->tls_client, test_conn(&r->l, fd[0]), "localhost",
                                      &test_peer_events, &ready),
@@ -79,9 +93,7 @@ static void connect_tls(rig *r)
     ready.c = c;
     UNTIL(&r->l, ready.readies || ready.closes);
     assert_string_equal(ready.detail, "");
-    assert_int_equal(tnl_ws_connect(&r->a.t, r->ws, c, "tunnel.test", "/__tunnel__/link", NULL,
-                                    &test_end_events, &r->a),
-                     0);
+    connect_end(r, c);
     test_peer_free(&ready);
 }
 
@@ -113,6 +125,7 @@ static void begin(rig *r, const kind *k)
 {
     test_end_init(&r->a);
     test_end_init(&r->b);
+    r->lane = k->lane;
     k->connect(r);
 }
 
@@ -353,7 +366,7 @@ static void engines_come_and_go(void **state)
         rig r;
         rig_open(&r);
         if (i) {
-            opened(&r, &(kind){connect_plain, 0});
+            opened(&r, &(kind){connect_plain, 0, false});
             test_end_close(&r.a);
             UNTIL(&r.l, gone(&r.a) && gone(&r.b));
         }
@@ -422,10 +435,13 @@ static int tear_down(void **state)
         SUITE(close_in_callbacks, k), SUITE(close_both_at_once, k), SUITE(close_while_opening, k), \
         SUITE(close_against_a_flood, k), SUITE(many_idle, k), SUITE(rounds, k)
 
-static const kind kind_pair = {connect_pair, 1000};
-static const kind kind_plain = {connect_plain, 1000};
-static const kind kind_wrapped = {connect_wrapped, 1000};
-static const kind kind_tls = {connect_tls, 100};
+static const kind kind_pair = {connect_pair, 1000, false};
+static const kind kind_plain = {connect_plain, 1000, false};
+static const kind kind_wrapped = {connect_wrapped, 1000, false};
+static const kind kind_tls = {connect_tls, 100, false};
+static const kind kind_lane = {connect_plain, 1000, true};
+static const kind kind_lane_wrapped = {connect_wrapped, 1000, true};
+static const kind kind_lane_tls = {connect_tls, 100, true};
 
 int main(void)
 {
@@ -435,6 +451,9 @@ int main(void)
         SUITES(plain),
         SUITES(wrapped),
         SUITES(tls),
+        SUITES(lane),
+        SUITES(lane_wrapped),
+        SUITES(lane_tls),
         cmocka_unit_test(engines_come_and_go),
         cmocka_unit_test(on_a_loop_of_the_host),
     };
