@@ -161,13 +161,13 @@ static flow *longest_idle(const tnl_list *l)
     return n ? TNL_CONTAINER(n, flow, recent) : NULL;
 }
 
-/* Who is done makes room, else who was never answered, or who has been silent for a while; who
- * talks with the service stays. */
-static bool end_one(udp_port *p, flow *done, flow *unanswered, flow *silent)
+/* The first one makes room, else the second, or who has been silent for a while; who talks with the
+ * service stays. */
+static bool end_one(udp_port *p, flow *first, flow *second, flow *silent)
 {
     uint64_t now = tnl_loop_now(server_of(p)->loop);
     uint32_t stale = p->idle_ms / STALE_PART < STALE_MS ? p->idle_ms / STALE_PART : STALE_MS;
-    flow *f = done ? done : unanswered;
+    flow *f = first ? first : second;
     if (!f && silent && now - silent->heard >= stale)
         f = silent;
     if (f)
@@ -189,8 +189,10 @@ static bool make_room(udp_port *p, const tnl_udp_address *who)
         !end_one(p, first_of_source(&s->flows[DONE]), first_of_source(&s->flows[FRESH]),
                  first_of_source(&s->flows[TALKS])))
         return false;
+    /* Among those of all hosts the other way round: forged addresses, which are many and never
+     * answered, must not drive out who has just shaken hands. */
     return p->count < c->udp_flows ||
-           end_one(p, longest_idle(&p->flows[DONE]), longest_idle(&p->flows[FRESH]),
+           end_one(p, longest_idle(&p->flows[FRESH]), longest_idle(&p->flows[DONE]),
                    longest_idle(&p->flows[TALKS]));
 }
 

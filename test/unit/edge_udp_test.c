@@ -522,6 +522,36 @@ static void test_done_flows_make_room(void **state)
     rig_close(&r);
 }
 
+/* Forged addresses take each other's places, not that of one who has just shaken hands: his next
+ * datagram comes in the same flow. */
+static void test_forged_addresses(void **state)
+{
+    (void)state;
+    static rig r;
+    char host[32];
+    r = (rig){.flows = 4, .flows_per_source = 2};
+    rig_open(&r, 0);
+    r.f.echo = true;
+    int honest = visitor(&r, "127.0.0.1", NULL);
+    say(honest, "hello");
+    UNTIL(&r.edge.l, hears(honest, "hello"));
+    uint64_t flow = last(&r.f)->flow;
+    r.f.echo = false;
+    for (unsigned i = 0; i < 20; i++) {
+        snprintf(host, sizeof(host), "127.0.1.%u", i + 1);
+        int fd = visitor(&r, "127.0.0.1", host);
+        unsigned before = r.f.count;
+        say(fd, "forged");
+        UNTIL(&r.edge.l, r.f.count > before);
+        close(fd);
+    }
+    say(honest, "who I am");
+    UNTIL(&r.edge.l, strcmp(last_text(&r.f), "who I am") == 0);
+    assert_true(last(&r.f)->flow == flow);
+    close(honest);
+    rig_close(&r);
+}
+
 /* One that talked and has been silent for a part of its idle time makes room too. */
 static void test_silent_flows_make_room(void **state)
 {
@@ -657,6 +687,7 @@ int main(void)
         cmocka_unit_test_teardown(test_flows_of_a_source, all_freed),
         cmocka_unit_test_teardown(test_one_flow_each, all_freed),
         cmocka_unit_test_teardown(test_done_flows_make_room, all_freed),
+        cmocka_unit_test_teardown(test_forged_addresses, all_freed),
         cmocka_unit_test_teardown(test_silent_flows_make_room, all_freed),
         cmocka_unit_test_teardown(test_burst, all_freed),
         cmocka_unit_test_teardown(test_tunnel_goes, all_freed),
