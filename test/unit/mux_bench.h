@@ -404,4 +404,19 @@ static inline void user_release(user *u)
     tnl_stream_release(s);
 }
 
+/* The peer fills the window, the user uses it up; returns the credit it then has. */
+static inline uint64_t fill_window(bench *b, uint64_t id, uint64_t from, uint64_t to)
+{
+    while (from < to) {
+        size_t n = to - from < 40000 ? (size_t)(to - from) : 40000;
+        assert_int_equal(in_bytes(b, id, from, n), 0);
+        from += n;
+    }
+    out(b);
+    b->user[0].got_len = 0;
+    const tnl_frame *f = frame_of(b, TNL_FRAME_ACK, id);
+    assert_non_null(f);
+    return f->limit;
+}
+
 #endif

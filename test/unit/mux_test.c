@@ -254,21 +254,6 @@ static void test_credit_moves_with_use(void **state)
     bench_free(b);
 }
 
-/* The peer fills the window, the user uses it up; returns the credit it then has. */
-static uint64_t fill_window(bench *b, uint64_t id, uint64_t from, uint64_t to)
-{
-    while (from < to) {
-        size_t n = to - from < 40000 ? (size_t)(to - from) : 40000;
-        assert_int_equal(in_bytes(b, id, from, n), 0);
-        from += n;
-    }
-    out(b);
-    b->user[0].got_len = 0;
-    const tnl_frame *f = frame_of(b, TNL_FRAME_ACK, id);
-    assert_non_null(f);
-    return f->limit;
-}
-
 static void test_window_grows(void **state)
 {
     (void)state;
@@ -298,41 +283,6 @@ static void test_window_grows(void **state)
     user_release(&b->user[0]);
     assert_int_equal(b->mux->surplus_used, 0);
     bench_free(b);
-}
-
-/* Windows grow further for a peer that is far, and as much is kept for one that grants more. */
-static void test_far_peers(void **state)
-{
-    (void)state;
-    tnl_mux_config c = bench_config();
-    c.max_window = 2 * WINDOW;
-    c.far_window = 4 * WINDOW;
-    c.surplus = 1 << 20;
-    for (uint32_t rtt = TNL_MUX_FAR_MS - 1; rtt <= TNL_MUX_FAR_MS; rtt++) {
-        uint64_t most = rtt < TNL_MUX_FAR_MS ? c.max_window : c.far_window;
-        bench *b = bench_new(&c);
-        tnl_mux_set_rtt(b->mux, rtt);
-        assert_int_equal(in(b, TNL_FRAME_OPEN, 1, 0, NULL), 0);
-        uint64_t at = 0, limit = WINDOW;
-        for (int i = 0; i < 6; i++) {
-            uint64_t next = fill_window(b, 1, at, limit);
-            at = limit;
-            limit = next;
-        }
-        assert_int_equal(limit - at, most);
-        tnl_stream *s = b->user[0].s;
-        assert_int_equal(tnl_stream_room(s), TNL_MUX_MAX_UNSENT);
-        /* The peer grants 600 KiB, and takes them: they are kept until it has acknowledged. */
-        assert_int_equal(in_ack(b, 1, 0, 600 * 1024), 0);
-        uint8_t piece[1024] = {1};
-        size_t kept = 0;
-        for (size_t n; (n = tnl_stream_write(s, piece, sizeof(piece))) > 0; out(b))
-            kept += n;
-        assert_int_equal(kept, 600 * 1024);
-        assert_int_equal(b->mux->held, kept);
-        user_release(&b->user[0]);
-        bench_free(b);
-    }
 }
 
 static void test_window_does_not_grow(void **state)
@@ -1006,7 +956,6 @@ int main(void)
         cmocka_unit_test(test_frames_keep_to_max_frame),
         cmocka_unit_test(test_credit_moves_with_use),
         cmocka_unit_test(test_window_grows),
-        cmocka_unit_test(test_far_peers),
         cmocka_unit_test(test_window_does_not_grow),
         cmocka_unit_test(test_fin_both_ways),
         cmocka_unit_test(test_fin_waits_for_the_user),
