@@ -229,7 +229,7 @@ def test_port_stays_when_the_server_restarts(start):
 @pytest.mark.parametrize("how", ["cut", "client killed", "server killed"])
 def test_what_was_cut_short_does_not_look_whole(start, how):
     """A transfer that breaks off ends with a reset at both sides, never as if all had come."""
-    server = start.server("--tcp-ports", port_range(2), "--link-timeout", "1")
+    server = start.server("--tcp-ports", port_range(2), "--link-timeout", "1", "--grace", "1")
     relay = start.keep(Relay(server.port))
     begun, seen = [], []
 
@@ -270,7 +270,7 @@ def test_what_was_cut_short_does_not_look_whole(start, how):
 
 def test_visitors_when_the_client_dies(start):
     """Killed, not stopped: open connections end, and so does the port once it is missed."""
-    server = start.server("--tcp-ports", port_range(2), "--link-timeout", "1")
+    server = start.server("--tcp-ports", port_range(2), "--link-timeout", "1", "--grace", "1")
     upstream = start.keep(Listener(lambda conn: conn.read_all()))
     client = start.tcp(server, upstream.port)
     with dial("127.0.0.1", client.port) as visitor:
@@ -298,7 +298,7 @@ def test_visitors_when_either_end_stops(start):
 
 def test_quiet_connections_stay(start):
     """A connection on which nothing is said outlives every timeout of the link."""
-    server = start.server("--tcp-ports", port_range(2), "--link-timeout", "1")
+    server = start.server("--tcp-ports", port_range(2), "--link-timeout", "1", "--grace", "1")
     upstream = start.keep(Listener(lambda conn: conn.send(conn.read_exactly(4))))
     client = start.tcp(server, upstream.port)
     with dial("127.0.0.1", client.port) as visitor:
