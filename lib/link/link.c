@@ -13,6 +13,7 @@ enum {
     MAX_OUT = 48 * 1024, /* link-scope frames that wait: two greatest ones and then some */
     MAX_CLOSE_TEXT = 200,
     DETAIL_SIZE = 512,
+    MEASURE_SIZE = 64,
     LAST_LOOK_MS = 100, /* before a link is given up: what lies in the socket is read first */
 };
 
@@ -33,6 +34,7 @@ struct tnl_link {
     uint64_t pong;      /* opaque of the newest ping to answer */
     uint32_t rtt;
     bool pong_due;
+    bool measure; /* the round trip, with a PING of its own */
     bool last_look;
     bool closing;
     int error; /* why it ends, where the transport does not know: the peer's CLOSE, silence, a
@@ -176,8 +178,8 @@ int tnl_link_bind(tnl_link *l, tnl_session *s)
         return rc;
     l->session = s;
     arm(l);
-    /* While nothing else is under way: the round trip of the path. */
-    tnl_link_ping(l);
+    l->measure = true;
+    tnl_link_wake(l);
     return 0;
 }
 
@@ -319,6 +321,14 @@ static size_t transport_pull(void *user, uint8_t *out, size_t cap)
         done += n;
         if (n == queued)
             tnl_buf_free(&l->out);
+    }
+    if (l->measure && l->session && tnl_buf_len(&l->out) == 0 && cap - done >= MEASURE_SIZE) {
+        /* Behind the handshake, and before there is traffic. */
+        l->measure = false;
+        l->ping_sent = tnl_loop_now(l->loop) + 1;
+        tnl_frame f = {.type = TNL_FRAME_PING, .offset = l->ping_sent};
+        done += tnl_frame_encode(out + done, cap - done, &f);
+        arm(l);
     }
     enum { WORTH = 2048 };
     if (l->session && !l->closing && tnl_buf_len(&l->out) == 0 && cap - done >= WORTH)

@@ -104,11 +104,12 @@ static int open_any(tnl_tunnel *t, char *text, size_t size)
     if (rc)
         return rc;
     rc = TUNNEL_E_LIMIT;
-    for (size_t i = 0; i < total && i < TRIES; i++) {
+    for (size_t i = 0, tried = 0; i < total && tried < TRIES; i++) {
         t->port = tnl_ports_at(range, (start + i) % total);
         set_key(t);
         if (tnl_registry_holder(t))
             continue;
+        tried++;
         rc = open_at(t, text, size);
         if (rc != TUNNEL_E_ADDR_IN_USE && rc != TUNNEL_E_ACCESS)
             break;

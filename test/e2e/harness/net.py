@@ -2,6 +2,7 @@
 """Ports, sockets, and HTTP/1.1 by hand: nothing here repairs what the other side sends."""
 
 import contextlib
+import os
 import random
 import select
 import socket
@@ -10,6 +11,10 @@ import threading
 
 from . import HANG
 
+# Processes that run tests side by side have ports of their own.
+_SHARD, _SHARDS = (int(n) for n in os.environ.get("TUNNEL_TEST_SHARD", "0/1").split("/"))
+_FIRST = 10240 + (32000 - 10240) // _SHARDS * _SHARD
+_LAST = _FIRST + (32000 - 10240) // _SHARDS
 _handed_out = set()
 _rng = random.SystemRandom()
 
@@ -17,7 +22,7 @@ _rng = random.SystemRandom()
 def free_port():
     """A port nobody listens on, outside the range the kernel takes for outgoing connections."""
     for _ in range(1000):
-        port = _rng.randrange(10240, 32000)
+        port = _rng.randrange(_FIRST, _LAST)
         if port in _handed_out:
             continue
         try:
@@ -49,7 +54,7 @@ def _is_free(port):
 def free_range(count):
     """The first of count ports in a row that nobody uses, neither for TCP nor for UDP."""
     for _ in range(1000):
-        first = _rng.randrange(10240, 32000 - count)
+        first = _rng.randrange(_FIRST, _LAST - count)
         ports = range(first, first + count)
         if not _handed_out.intersection(ports) and all(_is_free(port) for port in ports):
             _handed_out.update(ports)
