@@ -123,6 +123,7 @@ static int on_attached(tnl_client *c, tnl_link *l, const tnl_frame *f)
     tunnel_event e = {.type = TUNNEL_EVENT_RESUMED,
                       .text = c->address,
                       .delay_ms = tnl_loop_now(c->loop) - c->parked_at};
+    tnl_lanes_resume(c);
     tnl_client_tell(c, &e);
     return 0;
 }

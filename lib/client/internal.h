@@ -108,6 +108,8 @@ void tnl_client_release(tnl_client *c);
 void tnl_lanes_look(void *user);
 /* There is traffic: opens a lane if one more is of use. */
 void tnl_lanes_want(tnl_client *c);
+/* The same if there are streams: those that live long, or are used again, begin only once. */
+void tnl_lanes_resume(tnl_client *c);
 /* Ends attempts under way; lanes of a session end with it. */
 void tnl_lanes_cancel(tnl_client *c);
 /* The link that the lanes are beside was lost: the next path may be another one. */

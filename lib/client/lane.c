@@ -100,11 +100,13 @@ static void on_closed(void *user, tnl_link *l, int error, int http_status, const
     (void)l;
     (void)http_status;
     (void)detail;
+    tnl_client *c = n->client;
     if (n->joined)
         ended(n, error);
     else
-        failed(n->client);
+        failed(c);
     lane_free(n);
+    tnl_lanes_resume(c);
 }
 
 static const tnl_link_events link_events = {
@@ -162,8 +164,6 @@ static void open_lane(tnl_client *c)
     tnl_list_add_tail(&c->lanes, &n->node);
     c->lane_count++;
     tnl_client_hold(c);
-    if (!tnl_timer_active(c->lane_timer))
-        tnl_timer_start(c->lane_timer, LOOK_MS);
 }
 
 void tnl_lanes_want(tnl_client *c)
@@ -171,11 +171,20 @@ void tnl_lanes_want(tnl_client *c)
     uint64_t now = tnl_loop_now(c->loop);
     const tnl_mux *m = c->session ? tnl_session_mux(c->session) : NULL;
     c->lanes_busy_at = now;
+    if (m && c->config.lanes && !tnl_timer_active(c->lane_timer))
+        tnl_timer_start(c->lane_timer, LOOK_MS);
     if (!m || c->state != TNL_CLIENT_LIVE || now < c->lanes_not_before)
         return;
     size_t wanted = 1 + tnl_mux_stream_count(m) / STREAMS_PER_LANE;
     if (c->lane_count < wanted && c->lane_count < c->config.lanes)
         open_lane(c);
+}
+
+void tnl_lanes_resume(tnl_client *c)
+{
+    const tnl_mux *m = c->session ? tnl_session_mux(c->session) : NULL;
+    if (m && tnl_mux_stream_count(m))
+        tnl_lanes_want(c);
 }
 
 /* --- idle ------------------------------------------------------------------------------------- */
@@ -184,14 +193,12 @@ void tnl_lanes_look(void *user)
 {
     tnl_client *c = user;
     uint64_t now = tnl_loop_now(c->loop);
-    const tnl_mux *m = c->session ? tnl_session_mux(c->session) : NULL;
-    if (m && tnl_mux_stream_count(m))
-        c->lanes_busy_at = now;
+    tnl_lanes_resume(c);
     if (now - c->lanes_busy_at >= IDLE_MS)
         for (tnl_list *n = c->lanes.next; n != &c->lanes; n = n->next)
             if (TNL_CONTAINER(n, lane, node)->joined)
                 tnl_link_close(TNL_CONTAINER(n, lane, node)->link, 0, NULL);
-    if (c->lane_count)
+    if (c->lane_count && !tnl_timer_active(c->lane_timer))
         tnl_timer_start(c->lane_timer, LOOK_MS);
 }
 
