@@ -11,7 +11,7 @@
  */
 
 enum {
-    STREAMS_PER_LANE = 32, /* beyond that another one is of use */
+    STREAMS_PER_LANE = 128, /* beyond that another one is of use */
     LOOK_MS = 10000,
     IDLE_MS = 60000,
     WAIT_MS = 30000, /* after a failure; doubles */
