@@ -79,7 +79,8 @@ def test_ssh_interactive_session(sshd, reach):
             say(b"tty\n", b"/dev/pts/")
             say(b"PS1='ready> '\n", b"\r\nready> ")
             for i in range(30):
-                say(b"echo $((%d * 7))x\n" % i, b"\r\n%dx\r\n" % (i * 7))
+                # The prompt too: what is typed before it is echoed before it.
+                say(b"echo $((%d * 7))x\n" % i, b"%dx\r\nready> " % (i * 7))
             say(b"cat\n", b"cat\r\n")
             say(b"ping\n", b"ping\r\nping\r\n")  # the terminal's echo, then cat's
             # What is typed before the shell is back is dropped with cat's input.
