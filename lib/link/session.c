@@ -17,8 +17,8 @@ struct tnl_session {
     uint64_t due;     /* when it fires, while it is active */
     tnl_timer *grace; /* runs while it is parked */
     uint32_t grace_ms;
-    uint64_t parked_since; /* 0: it is not */
-    int parked_error;      /* why the last link was lost */
+    bool parked;
+    int parked_error; /* why the last link was lost */
     tnl_task ending;
     bool over;
     int error;
@@ -171,7 +171,7 @@ static void end(tnl_session *s, int error, const char *detail)
     snprintf(s->detail, sizeof(s->detail), "%s", detail ? detail : "");
     tnl_timer_stop(s->timer);
     tnl_timer_stop(s->grace);
-    s->parked_since = 0;
+    s->parked = false;
     tnl_loop_defer(s->loop, &s->ending);
 }
 
@@ -185,7 +185,7 @@ static void on_grace_over(void *user)
 
 static void park(tnl_session *s, int error, const char *detail)
 {
-    s->parked_since = tnl_loop_now(s->loop) + 1;
+    s->parked = true;
     s->parked_error = error;
     tnl_timer_start(s->grace, s->grace_ms);
     if (s->events->parked)
@@ -199,12 +199,7 @@ void tnl_session_set_grace(tnl_session *s, uint32_t ms)
 
 bool tnl_session_parked(const tnl_session *s)
 {
-    return s->parked_since != 0;
-}
-
-uint64_t tnl_session_parked_since(const tnl_session *s)
-{
-    return s->parked_since;
+    return s->parked;
 }
 
 static void close_links(tnl_session *s, int code, const char *text)
@@ -252,7 +247,7 @@ int tnl_session_attach(tnl_session *s, tnl_session_link *l, tnl_link *link, size
     }
     if (fallback)
         tnl_mux_link_drain(s->mux, l->mux_link);
-    s->parked_since = 0;
+    s->parked = false;
     tnl_timer_stop(s->grace);
     rearm(s);
     return 0;

@@ -45,9 +45,8 @@ void tnl_session_close(tnl_session *s, int code, const char *text);
 
 /* How long it may be without a link; 0, as it is made: not at all. A parked one is not affected. */
 void tnl_session_set_grace(tnl_session *s, uint32_t ms);
-/* Whether it waits for a link, and since when (the loop's time; 0: it does not). */
+/* Whether it waits for a link. */
 bool tnl_session_parked(const tnl_session *s);
-uint64_t tnl_session_parked_since(const tnl_session *s);
 
 /* Sends PINGs now; loop time of the last sign of life on any link. */
 void tnl_session_ping(tnl_session *s);

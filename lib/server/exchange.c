@@ -120,7 +120,6 @@ static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
                   .server = tnl_str_of(v->local.host),
                   .server_port = v->local.port,
                   .target = v->target};
-    uint64_t since;
     fresh = fresh || t->fresh;
     tnl_up *u = fresh ? NULL : tnl_up_take(t, v->target);
     int rc = u ? 0 : tnl_up_open(&u, t, &o);
@@ -134,7 +133,7 @@ static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
     }
     v->up = u;
     u->visitor = v;
-    u->gap_since = tnl_peer_away(t->peer, &since) ? tnl_loop_now(v->server->loop) : 0;
+    u->gap_since = tnl_peer_away(t->peer) ? tnl_loop_now(v->server->loop) : 0;
     u->no_reuse = u->no_reuse || authenticates_connection(v->head);
     tnl_http_expect(u->parser, v->head_request, v->upgrade_asked);
     rc = write_head(v, t);

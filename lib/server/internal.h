@@ -208,8 +208,8 @@ void tnl_peer_close(tnl_peer *p, int code, const char *text);
  * link is the session's, and p, which brought it, is gone. */
 int tnl_peer_attach(tnl_peer *p, tnl_link *l, const uint8_t *bytes, size_t n);
 extern const tnl_link_events tnl_peer_link_events;
-/* Whether the client is away and visitors wait for it; since when in *since (loop time). */
-bool tnl_peer_away(const tnl_peer *p, uint64_t *since);
+/* Whether the client is away and visitors wait for it. */
+bool tnl_peer_away(const tnl_peer *p);
 /* A control record for the client; one that does not read them is closed. */
 void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);
 

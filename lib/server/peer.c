@@ -166,9 +166,8 @@ static void session_parked(void *user, int error, const char *detail)
     tnl_server_tell(p->server, &e);
 }
 
-bool tnl_peer_away(const tnl_peer *p, uint64_t *since)
+bool tnl_peer_away(const tnl_peer *p)
 {
-    *since = p->parked_at;
     return p->session && tnl_session_parked(p->session);
 }
 

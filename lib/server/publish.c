@@ -149,7 +149,6 @@ static bool id_in_use(const tnl_peer *p, uint64_t id)
 
 static void decide(tnl_tunnel *t)
 {
-    uint64_t since;
     tnl_peer *p = t->peer;
     tnl_tunnel *holder = tnl_registry_holder(t);
     if (tnl_registry_foreign(t)) {
@@ -158,7 +157,7 @@ static void decide(tnl_tunnel *t)
         publish(t);
     } else if (holder->peer == p) {
         taken(t, "this client already");
-    } else if (p->force || tnl_peer_away(holder->peer, &since)) {
+    } else if (p->force || tnl_peer_away(holder->peer)) {
         displace(holder);
         publish(t);
     } else if (start_probe(t, holder)) {

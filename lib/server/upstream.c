@@ -280,8 +280,7 @@ void tnl_up_break(tnl_up *u, int error, const char *text)
 /* A visitor who came while the client was away: it is back, or has been away for too long. */
 static void end_gap(tnl_up *u, uint64_t now)
 {
-    uint64_t since;
-    if (!tnl_peer_away(u->tunnel->peer, &since)) {
+    if (!tnl_peer_away(u->tunnel->peer)) {
         u->gap_since = 0;
     } else if (now - u->gap_since >= TNL_GAP_MS) {
         u->visitor->retriable = false;
