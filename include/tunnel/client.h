@@ -30,6 +30,14 @@ TUNNEL_EXPORT const char *tunnel_client_config_error(const tunnel_client_config 
 /* Required: "ws://host[:port]", "wss://...", or the same with http and https. Path and query must
  * be empty. */
 TUNNEL_EXPORT int tunnel_client_config_set_server(tunnel_client_config *config, const char *url);
+/*
+ * Adds a server to the one that was set, or to those that were added: at most 8 (TUNNEL_E_LIMIT).
+ * They are tried in order, the one that worked last first. A client whose connection is lost goes
+ * back to the server that knows its streams, as long as that one can be reached, else it begins a
+ * new session at the next; of a server that is about to stop it takes leave without losing a
+ * stream.
+ */
+TUNNEL_EXPORT int tunnel_client_config_add_server(tunnel_client_config *config, const char *url);
 /* The credential: printable ASCII, 1 to 4096 bytes. */
 TUNNEL_EXPORT int tunnel_client_config_set_token(tunnel_client_config *config, const char *token);
 /* A PEM file to verify the server's certificate against, instead of the system's store. */
@@ -83,6 +91,11 @@ TUNNEL_EXPORT int tunnel_options_set_certificate(tunnel_options *options, const 
                                                  const char *key_file);
 /* udp. How long a flow may be idle before it ends, in ms, 1000 to 3600000. Default 60000. */
 TUNNEL_EXPORT int tunnel_options_set_idle_timeout(tunnel_options *options, uint32_t ms);
+/* http, tls, tcp. Several clients of one account, each with this option, serve the name or port
+ * together, up to 100: visitors are spread over them. balance: "round-robin", or "least-loaded"
+ * (where the fewest streams are open); what the newest of them says counts. "": none, the default.
+ */
+TUNNEL_EXPORT int tunnel_options_set_pool(tunnel_options *options, const char *balance);
 
 /* --- client ----------------------------------------------------------------------------------- */
 
@@ -158,6 +171,15 @@ TUNNEL_EXPORT int tunnel_client_unpublish(tunnel_client *client, uint64_t tunnel
 /* Connects, and reconnects for ever unless something is final. 0 or TUNNEL_E_STATE (started or
  * closed already). */
 TUNNEL_EXPORT int tunnel_client_start(tunnel_client *client);
+
+/*
+ * Leaves politely: no new visitors come, what is under way goes on to its end, for timeout_ms at
+ * most (0 to 86400000), then it is as after tunnel_client_close(), which may still be called to
+ * make it short (its own callback is ignored then). A client without streams leaves at once. A
+ * second call is a no-op.
+ */
+TUNNEL_EXPORT void tunnel_client_drain(tunnel_client *client, uint32_t timeout_ms,
+                                       void (*closed)(void *user), void *user);
 
 /*
  * Ends everything and frees the client: `closed` comes exactly once, later, on the loop; the

@@ -27,7 +27,8 @@ typedef enum tunnel_event_type {
         5, /* error, text: final; tunnel: the one that failed, 0: the client as a whole */
     TUNNEL_EVENT_REQUEST =
         6, /* tunnel, method, path, status, duration_us, bytes_in, bytes_out, visitor */
-    TUNNEL_EVENT_DRAINING = 7,   /* the server is about to go; text */
+    TUNNEL_EVENT_DRAINING = 7,   /* the server is about to go; text. From a server: it is draining
+                                    itself; delay_ms: how long at most */
     TUNNEL_EVENT_WARNING = 8,    /* error, text: something went wrong and is being dealt with;
                                     tunnel: which one it is about, 0: none */
     TUNNEL_EVENT_CONNECTION = 9, /* a visitor's connection of a tcp or tls tunnel, or a flow of a
@@ -35,6 +36,7 @@ typedef enum tunnel_event_type {
                                     bytes_out, error and text: why when it did not end by itself */
     TUNNEL_EVENT_RESUMED = 10, /* the connection is back, and all streams go on; text: the server's
                                   address, delay_ms: how long it was gone */
+    TUNNEL_EVENT_ROUND_TRIP = 11, /* a ping was answered; text: the server's address, duration_us */
     /* server */
     TUNNEL_EVENT_LISTENING = 20,      /* url: a listener is ready */
     TUNNEL_EVENT_CLIENT_JOINED = 21,  /* account, text: its address */

@@ -53,6 +53,14 @@ TUNNEL_EXPORT int tunnel_server_config_set_silence(tunnel_server_config *config,
 /* How long a client that lost its connection may take to come back, in ms, 0 (its streams are lost
  * at once) to 3600000. Default 30000. */
 TUNNEL_EXPORT int tunnel_server_config_set_grace(tunnel_server_config *config, uint32_t ms);
+/* How long names and ports are kept for the account that had them, once the session is over that
+ * published them, in ms, 0 to 86400000. Default 300000. */
+TUNNEL_EXPORT int tunnel_server_config_set_hold(tunnel_server_config *config, uint32_t ms);
+/* A file in which the server writes down which names and ports belong to whom, so that they are
+ * kept for their owners over a restart; it is made if it is not there, readable by its owner alone.
+ * "", the default: none. */
+TUNNEL_EXPORT int tunnel_server_config_set_state_file(tunnel_server_config *config,
+                                                      const char *path);
 /* How long an upstream may take for the head of its answer, in ms, 100 to 86400000. Default 60000.
  */
 TUNNEL_EXPORT int tunnel_server_config_set_answer_timeout(tunnel_server_config *config,
@@ -137,10 +145,24 @@ typedef enum tunnel_counter {
     TUNNEL_COUNTER_CONNECTIONS = 7,  /* visitors' connections of tcp and tls tunnels */
     TUNNEL_COUNTER_FLOWS = 8,        /* flows of udp tunnels */
     TUNNEL_COUNTER_DATAGRAMS_DROPPED = 9, /* under pressure, too old, or beyond a limit of flows */
+    TUNNEL_COUNTER_REFUSED_ATTACHES =
+        10, /* links that wanted to join a session and had no right to, or came too late */
+    TUNNEL_COUNTER_RETRIED = 11, /* requests that went to another member of a pool */
 } tunnel_counter;
 
 /* One counter; 0 for a number that is none. On the loop's thread. */
 TUNNEL_EXPORT uint64_t tunnel_server_counter(const tunnel_server *server, tunnel_counter which);
+
+/*
+ * Stops politely, in two steps. For delay_ms (0 to 3600000) all goes on, but /__tunnel__/ready says
+ * 503, for whoever balances load, and clients are told to move to another server. Then it listens
+ * no more and opens no streams; what is under way goes on to its end, for timeout_ms (0 to
+ * 86400000) at most, and the end is as after tunnel_server_close(), which may still be called to
+ * make it short (its own callback is ignored then). A server with nothing to do and nobody to tell
+ * ends at once. A second call is a no-op.
+ */
+TUNNEL_EXPORT void tunnel_server_drain(tunnel_server *server, uint32_t delay_ms,
+                                       uint32_t timeout_ms, void (*closed)(void *user), void *user);
 
 /* Ends everything and frees the server: `closed` comes exactly once, later, on the loop; the
  * pointer is invalid then. NULL server is fine (no callback). A second call is a no-op. */

@@ -130,6 +130,13 @@ int tunnel_client_start(tunnel_client *client)
     return tnl_client_start(inner(client));
 }
 
+void tunnel_client_drain(tunnel_client *client, uint32_t timeout_ms, void (*closed)(void *user),
+                         void *user)
+{
+    if (client)
+        tnl_client_drain(inner(client), timeout_ms, closed, user);
+}
+
 void tunnel_client_close(tunnel_client *client, void (*closed)(void *user), void *user)
 {
     if (client)

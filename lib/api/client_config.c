@@ -51,7 +51,7 @@ static int invalid(char line[LINE], const char *format, const char *value)
     return TUNNEL_E_INVALID;
 }
 
-int tunnel_client_config_set_server(tunnel_client_config *config, const char *url)
+static int parse_server(tunnel_client_config *config, tnl_url *out, const char *url)
 {
     tnl_url u;
     config->line[0] = '\0';
@@ -69,8 +69,34 @@ int tunnel_client_config_set_server(tunnel_client_config *config, const char *ur
     snprintf(u.scheme, sizeof(u.scheme), "%s", tls ? "wss" : "ws");
     if (u.port == 0)
         u.port = tls ? 443 : 80;
-    config->c.server = u;
-    config->has_server = true;
+    *out = u;
+    return 0;
+}
+
+int tunnel_client_config_set_server(tunnel_client_config *config, const char *url)
+{
+    int rc = parse_server(config, &config->c.servers[0], url);
+    if (rc == 0)
+        config->c.server_count = 1;
+    return rc;
+}
+
+int tunnel_client_config_add_server(tunnel_client_config *config, const char *url)
+{
+    tnl_client_config *c = &config->c;
+    tnl_url u;
+    int rc = parse_server(config, &u, url);
+    if (rc)
+        return rc;
+    if (c->server_count == TNL_CLIENT_MAX_SERVERS) {
+        snprintf(config->line, sizeof(config->line), "a client may have %d servers",
+                 TNL_CLIENT_MAX_SERVERS);
+        return TUNNEL_E_LIMIT;
+    }
+    for (size_t i = 0; i < c->server_count; i++)
+        if (strcmp(c->servers[i].host, u.host) == 0 && c->servers[i].port == u.port)
+            return invalid(config->line, "the server '%.100s' is given twice: leave one out", url);
+    c->servers[c->server_count++] = u;
     return 0;
 }
 
@@ -263,20 +289,29 @@ int tunnel_options_set_idle_timeout(tunnel_options *options, uint32_t ms)
     return 0;
 }
 
+int tunnel_options_set_pool(tunnel_options *options, const char *balance)
+{
+    options->line[0] = '\0';
+    if (balance[0] && strcmp(balance, "round-robin") != 0 && strcmp(balance, "least-loaded") != 0)
+        return invalid(options->line,
+                       "'%.100s' is no way to balance a pool: give round-robin or least-loaded",
+                       balance);
+    snprintf(options->pool, sizeof(options->pool), "%s", balance);
+    return 0;
+}
+
 /* --- for a client ----------------------------------------------------------------------------- */
 
-int tnl_client_config_check(const tunnel_client_config *config, char *detail, size_t size)
+static int check_server(const tunnel_client_config *config, const tnl_url *server, bool tls,
+                        char *detail, size_t size)
 {
-    const tnl_url *server = &config->c.server;
-    bool plain = config->has_server && strcmp(server->scheme, "ws") == 0;
-    if (!config->has_server)
-        snprintf(detail, size, "no server is set: give its address, e.g. wss://tunnel.example.com");
-    else if (plain && !config->insecure && !tnl_host_is_loopback(server->host))
+    bool plain = strcmp(server->scheme, "ws") == 0;
+    if (plain && !config->insecure && !tnl_host_is_loopback(server->host))
         snprintf(detail, size,
                  "ws://%.200s would send the token and all traffic unencrypted: use wss://, or "
                  "allow it with --insecure",
                  server->host);
-    else if (plain && config->c.ca_file[0])
+    else if (plain && !tls && config->c.ca_file[0])
         snprintf(detail, size,
                  "a CA file verifies a server's certificate, and ws://%.200s has none: use wss://, "
                  "or leave out --ca",
@@ -284,4 +319,20 @@ int tnl_client_config_check(const tunnel_client_config *config, char *detail, si
     else
         return 0;
     return TUNNEL_E_INVALID;
+}
+
+int tnl_client_config_check(const tunnel_client_config *config, char *detail, size_t size)
+{
+    const tnl_client_config *c = &config->c;
+    bool tls = false;
+    if (c->server_count == 0) {
+        snprintf(detail, size, "no server is set: give its address, e.g. wss://tunnel.example.com");
+        return TUNNEL_E_INVALID;
+    }
+    for (size_t i = 0; i < c->server_count; i++)
+        tls |= strcmp(c->servers[i].scheme, "wss") == 0;
+    int rc = 0;
+    for (size_t i = 0; i < c->server_count && rc == 0; i++)
+        rc = check_server(config, &c->servers[i], tls, detail, size);
+    return rc;
 }

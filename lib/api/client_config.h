@@ -9,7 +9,6 @@ enum { TNL_CLIENT_CONFIG_LINE = 512 };
 
 struct tunnel_client_config {
     tnl_client_config c;
-    bool has_server;
     bool has_instance;
     bool insecure;
     char line[TNL_CLIENT_CONFIG_LINE];
@@ -24,6 +23,7 @@ struct tunnel_options {
     char *cert_file; /* both or neither */
     char *key_file;
     uint32_t idle_ms;
+    char pool[16];
     char line[TNL_CLIENT_CONFIG_LINE];
 };
 

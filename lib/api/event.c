@@ -100,6 +100,8 @@ const char *tunnel_event_name(tunnel_event_type type)
         return "draining";
     case TUNNEL_EVENT_WARNING:
         return "warning";
+    case TUNNEL_EVENT_ROUND_TRIP:
+        return "round_trip";
     case TUNNEL_EVENT_RESUMED:
         return "resumed";
     case TUNNEL_EVENT_CLIENT_PARKED:

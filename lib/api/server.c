@@ -101,8 +101,19 @@ uint64_t tunnel_server_counter(const tunnel_server *server, tunnel_counter which
         return s->flows;
     case TUNNEL_COUNTER_DATAGRAMS_DROPPED:
         return s->datagrams_dropped;
+    case TUNNEL_COUNTER_REFUSED_ATTACHES:
+        return s->refused_attaches;
+    case TUNNEL_COUNTER_RETRIED:
+        return s->retried;
     }
     return 0;
+}
+
+void tunnel_server_drain(tunnel_server *server, uint32_t delay_ms, uint32_t timeout_ms,
+                         void (*closed)(void *user), void *user)
+{
+    if (server)
+        tnl_server_drain(inner(server), delay_ms, timeout_ms, closed, user);
 }
 
 void tunnel_server_close(tunnel_server *server, void (*closed)(void *user), void *user)

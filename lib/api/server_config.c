@@ -61,6 +61,7 @@ int tunnel_server_config_new(tunnel_server_config **out)
     config->c.silence_ms = 5000;
     config->c.answer_timeout_ms = 60000;
     config->c.grace_ms = 30000;
+    config->c.hold_ms = 300000;
     config->c.udp_flows = 1024;
     config->c.udp_flows_per_source = 512;
     if (tnl_ports_parse(&config->c.tcp_ports, "20000-29999") ||
@@ -262,6 +263,29 @@ int tunnel_server_config_set_grace(tunnel_server_config *config, uint32_t ms)
         return TUNNEL_E_INVALID;
     }
     config->c.grace_ms = ms;
+    return 0;
+}
+
+int tunnel_server_config_set_hold(tunnel_server_config *config, uint32_t ms)
+{
+    config->line[0] = '\0';
+    if (ms > 86400000) {
+        snprintf(config->line, LINE,
+                 "how long names are kept for who had them must be 0 to 86400000 ms");
+        return TUNNEL_E_INVALID;
+    }
+    config->c.hold_ms = ms;
+    return 0;
+}
+
+int tunnel_server_config_set_state_file(tunnel_server_config *config, const char *path)
+{
+    config->line[0] = '\0';
+    if (strlen(path) >= sizeof(config->c.state_file)) {
+        snprintf(config->line, LINE, "'%.100s...' is too long a path for the state file", path);
+        return TUNNEL_E_INVALID;
+    }
+    snprintf(config->c.state_file, sizeof(config->c.state_file), "%s", path);
     return 0;
 }
 

@@ -201,6 +201,9 @@ static int check_options(const tnl_tunnel_spec *spec, const tunnel_options *o, l
     if (o->idle_ms && spec->kind != TNL_KIND_UDP)
         return refuse(l, TUNNEL_E_INVALID,
                       "an idle timeout goes with the flows of a udp tunnel: leave it out");
+    if (o->pool[0] && spec->kind == TNL_KIND_UDP)
+        return refuse(l, TUNNEL_E_INVALID,
+                      "a udp port is served by one client: leave the pool out");
     if (o->path_id[0])
         rc = check_path_id(spec, l);
     if (rc == 0 && o->proxy_protocol)
@@ -217,6 +220,7 @@ static int take_options(tnl_tunnel_spec *spec, const tunnel_options *o, line l)
     snprintf(spec->path_id, sizeof(spec->path_id), "%s", o->path_id);
     spec->proxy_protocol = (unsigned)o->proxy_protocol;
     spec->idle_ms = o->idle_ms;
+    snprintf(spec->pool, sizeof(spec->pool), "%s", o->pool);
     if (!o->cert_file)
         return 0;
     rc = tnl_tls_server_new_any(&spec->tls);

@@ -209,10 +209,11 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
     tnl_list_init(&c->handle_list);
     tnl_map_init(&c->handles, 0);
     tnl_task_init(&c->finish, on_finish, c);
-    snprintf(c->address, sizeof(c->address), config->server.ipv6 ? "%s://[%s]:%u" : "%s://%s:%u",
-             config->server.scheme, config->server.host, config->server.port);
+    snprintf(c->address, sizeof(c->address),
+             config->servers[0].ipv6 ? "%s://[%s]:%u" : "%s://%s:%u", config->servers[0].scheme,
+             config->servers[0].host, config->servers[0].port);
     int rc = 0;
-    if (strcmp(config->server.scheme, "wss") == 0)
+    if (strcmp(config->servers[0].scheme, "wss") == 0)
         rc = tnl_tls_client_new(&c->tls, config->ca_file[0] ? config->ca_file : NULL, true, detail,
                                 size);
     if (rc == 0)
@@ -252,6 +253,12 @@ void tnl_client_maybe_closed(tnl_client *c)
     for (tnl_list *n; (n = tnl_list_first(&c->tunnels));)
         tnl_client_drop_tunnel(c, TNL_CONTAINER(n, tnl_client_tunnel, node));
     tnl_forwarder_free(f, on_forwarder_gone, c);
+}
+
+void tnl_client_drain(tnl_client *c, uint32_t timeout_ms, void (*closed)(void *user), void *user)
+{
+    (void)timeout_ms;
+    tnl_client_close(c, closed, user);
 }
 
 void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user)

@@ -17,11 +17,12 @@
  */
 typedef struct tnl_client tnl_client;
 
-enum { TNL_CLIENT_MAX_TUNNELS = 64 };
+enum { TNL_CLIENT_MAX_TUNNELS = 64, TNL_CLIENT_MAX_SERVERS = 8 };
 
 /* Complete and checked; copied by tnl_client_new(). */
 typedef struct tnl_client_config {
-    tnl_url server; /* scheme ws or wss, port set */
+    tnl_url servers[TNL_CLIENT_MAX_SERVERS]; /* scheme ws or wss, port set; in their order */
+    size_t server_count;                     /* 0 counts as 1 */
     char token[4097];
     char ca_file[512]; /* "": the system's store */
     bool has_proxy;
@@ -57,6 +58,7 @@ typedef struct tnl_tunnel_spec {
     char host_header[256];                        /* http */
     unsigned proxy_protocol;                      /* 1, 2; 0 none */
     uint32_t idle_ms;                             /* udp; 0: the default */
+    char pool[16];                                /* "round-robin", "least-loaded"; "" none */
     void (*visitor)(void *user, uint64_t stream); /* LISTEN */
     void (*datagram)(void *user, uint64_t tunnel, uint64_t flow, const void *p, size_t n);
     void *user; /* of both */
@@ -81,6 +83,8 @@ int tnl_client_datagram_send(tnl_client *c, uint64_t tunnel, uint64_t flow, cons
                              size_t n);
 int tnl_client_datagram_visitor(tnl_client *c, uint64_t tunnel, uint64_t flow, tnl_address *out);
 int tnl_client_start(tnl_client *c);
+/* See tunnel_client_drain(). */
+void tnl_client_drain(tnl_client *c, uint32_t timeout_ms, void (*closed)(void *user), void *user);
 void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user);
 
 #endif

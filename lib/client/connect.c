@@ -201,7 +201,7 @@ tnl_link_config tnl_client_link_config(const tnl_client *c)
 
 const char *tnl_client_host(const tnl_client *c, char out[TNL_CLIENT_HOST])
 {
-    const tnl_url *u = &c->config.server;
+    const tnl_url *u = &c->config.servers[0];
     snprintf(out, TNL_CLIENT_HOST, u->ipv6 ? "[%s]:%u" : "%s:%u", u->host, u->port);
     return out;
 }
@@ -239,8 +239,8 @@ static int open_link(tnl_client *c, tnl_conn *conn)
 
 tnl_dial_target tnl_client_target(const tnl_client *c)
 {
-    return (tnl_dial_target){.host = c->config.server.host,
-                             .port = c->config.server.port,
+    return (tnl_dial_target){.host = c->config.servers[0].host,
+                             .port = c->config.servers[0].port,
                              .tls = c->tls,
                              .proxy = c->config.has_proxy ? &c->config.proxy : NULL,
                              .timeout_ms = DIAL_MS};

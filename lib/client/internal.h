@@ -65,7 +65,7 @@ struct tnl_client {
     uint64_t lanes_busy_at;    /* when there were streams last */
     uint64_t lanes_not_before; /* after a failure: when the path is tried again */
     uint32_t lanes_wait_ms;
-    unsigned lanes_short; /* in a row, that joined and were cut soon */
+    unsigned lanes_short;     /* in a row, that joined and were cut soon */
     uint64_t parked_at;       /* loop time */
     bool attaching;           /* the link's first frame was an ATTACH */
     bool anew;                /* the session is ended so that another one can begin */

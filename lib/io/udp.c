@@ -14,8 +14,8 @@
 #include "tunnel/error.h"
 
 enum {
-    IN_COUNT = 16,                  /* read with one call */
-    IN_LARGE_COUNT = 2,             /* the same after large ones, which would be too many bytes */
+    IN_COUNT = 16,      /* read with one call */
+    IN_LARGE_COUNT = 2, /* the same after large ones, which would be too many bytes */
     LARGE = 8 * 1024,
     IN_SIZE = 64 * 1024,            /* for each */
     IN_ROUNDS = 4,                  /* calls in a turn */

@@ -310,6 +310,7 @@ static bool needs_restart(const tnl_server_config *a, const tnl_server_config *b
         strcmp(a->domain, b->domain) == 0 ? NULL : "the domain",
         same_public_url(a, b) ? NULL : "the public URL",
         a->path_routing == b->path_routing ? NULL : "routing by path",
+        strcmp(a->state_file, b->state_file) == 0 ? NULL : "the state file",
     };
     char names[128] = "";
     size_t n = 0;
@@ -332,6 +333,7 @@ static void take_over(tnl_server_config *old, const tnl_server_config *fresh)
     old->silence_ms = fresh->silence_ms;
     old->answer_timeout_ms = fresh->answer_timeout_ms;
     old->grace_ms = fresh->grace_ms;
+    old->hold_ms = fresh->hold_ms;
     old->access_events = fresh->access_events;
     old->tcp_ports = fresh->tcp_ports;
     old->udp_ports = fresh->udp_ports;
@@ -380,6 +382,14 @@ void tnl_server_maybe_closed(tnl_server *s)
     if (s->closing && tnl_list_empty(&s->arrivals) && tnl_list_empty(&s->visitors) &&
         tnl_list_empty(&s->peers) && !s->raw && !s->raw_stopping)
         tnl_loop_defer(s->loop, &s->finish);
+}
+
+void tnl_server_drain(tnl_server *s, uint32_t delay_ms, uint32_t timeout_ms,
+                      void (*closed)(void *user), void *user)
+{
+    (void)delay_ms;
+    (void)timeout_ms;
+    tnl_server_close(s, closed, user);
 }
 
 void tnl_server_close(tnl_server *s, void (*closed)(void *user), void *user)

@@ -44,7 +44,9 @@ typedef struct tnl_server_config {
     tnl_tokens *tokens; /* owned by the server once tnl_server_new() succeeded */
     uint32_t silence_ms;
     uint32_t answer_timeout_ms;
-    uint32_t grace_ms; /* how long a session lives without a link */
+    uint32_t grace_ms;    /* how long a session lives without a link */
+    uint32_t hold_ms;     /* how long names are kept for an account after that */
+    char state_file[512]; /* "": none */
     bool access_events;
     bool path_routing;
     tnl_ports tcp_ports;
@@ -77,10 +79,15 @@ typedef struct tnl_server_stats {
     uint64_t connections; /* of tcp and tls tunnels */
     uint64_t flows;       /* of udp tunnels */
     uint64_t datagrams_dropped;
+    uint64_t refused_attaches;
+    uint64_t retried; /* requests, with another member of a pool */
 } tnl_server_stats;
 
 const tnl_server_stats *tnl_server_get_stats(const tnl_server *s);
 
+/* See tunnel_server_drain(). */
+void tnl_server_drain(tnl_server *s, uint32_t delay_ms, uint32_t timeout_ms,
+                      void (*closed)(void *user), void *user);
 void tnl_server_close(tnl_server *s, void (*closed)(void *user), void *user);
 
 #endif

@@ -79,12 +79,9 @@ static const tnl_field attached_fields[] = {
 SCHEMA(attached);
 
 static const tnl_field open_fields[] = {
-    ROW(open, tunnel, REQUIRED, 1, UINT64_MAX),
-    ROW(open, visitor, OPTIONAL, 0, 64),
-    ROW(open, port, OPTIONAL, 0, 65535),
-    ROW(open, server, OPTIONAL, 0, 64),
-    ROW(open, server_port, OPTIONAL, 0, 65535),
-    ROW(open, target, OPTIONAL, 0, 65535),
+    ROW(open, tunnel, REQUIRED, 1, UINT64_MAX), ROW(open, visitor, OPTIONAL, 0, 64),
+    ROW(open, port, OPTIONAL, 0, 65535),        ROW(open, server, OPTIONAL, 0, 64),
+    ROW(open, server_port, OPTIONAL, 0, 65535), ROW(open, target, OPTIONAL, 0, 65535),
 };
 SCHEMA(open);
 

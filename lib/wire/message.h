@@ -138,25 +138,25 @@ tnl_kind tnl_kind_of(tnl_str name);
 typedef struct tnl_publish {
     uint64_t tunnel; /* "tunnel", required: chosen by the client, from 1, unique in the session */
     tnl_str kind;    /* "kind", required: "http", "tls", "tcp", "udp"; at most 16 bytes */
-    tnl_str name;    /* "name", http and tls: label wanted, "" any, "@" the root domain, "*.LABEL" all
-                        names below one; at most 255 bytes */
-    tnl_str domain;  /* "domain", http and tls, instead of a name: a domain that is not under the
-                        server's own, "app.example.org" or "*.example.org"; at most 253 bytes */
-    tnl_str path_id; /* "path_id", http: id for routing by path; at most 128 bytes */
-    uint32_t port;   /* "port", tcp and udp: public port wanted, 0 any; at most 65535 */
-    bool ports;      /* "ports", http and tls: pPORT.NAME names a port behind the client */
-    bool fresh;      /* "fresh", http: each request gets a stream of its own */
-    uint32_t idle_ms;    /* "idle_ms", udp: how long a flow may be idle, 0 the server's default */
+    tnl_str name; /* "name", http and tls: label wanted, "" any, "@" the root domain, "*.LABEL" all
+                     names below one; at most 255 bytes */
+    tnl_str domain;   /* "domain", http and tls, instead of a name: a domain that is not under the
+                         server's own, "app.example.org" or "*.example.org"; at most 253 bytes */
+    tnl_str path_id;  /* "path_id", http: id for routing by path; at most 128 bytes */
+    uint32_t port;    /* "port", tcp and udp: public port wanted, 0 any; at most 65535 */
+    bool ports;       /* "ports", http and tls: pPORT.NAME names a port behind the client */
+    bool fresh;       /* "fresh", http: each request gets a stream of its own */
+    uint32_t idle_ms; /* "idle_ms", udp: how long a flow may be idle, 0 the server's default */
     tnl_str host_header; /* "host_header": replaces Host toward the upstream; at most 255 bytes */
     tnl_str credential;  /* "credential": a token that names just this tunnel; at most 4096 bytes */
 } tnl_publish;
 
 typedef struct tnl_published {
     uint64_t tunnel; /* "tunnel", required */
-    tnl_str name;  /* "name": the label it got, "@" for the root domain; "" with a domain, and for
-                      tcp and udp; at most 255 bytes */
-    tnl_str url;   /* "url", required: how visitors reach it; 1 to 2048 bytes */
-    uint32_t port; /* "port": the public port of tcp and udp */
+    tnl_str name;    /* "name": the label it got, "@" for the root domain; "" with a domain, and for
+                        tcp and udp; at most 255 bytes */
+    tnl_str url;     /* "url", required: how visitors reach it; 1 to 2048 bytes */
+    uint32_t port;   /* "port": the public port of tcp and udp */
 } tnl_published;
 
 typedef struct tnl_publish_failed {

@@ -66,7 +66,7 @@ static rig *rig_open(const char *address)
     test_edge_options o = {.configure = configure, .user = (void *)(uintptr_t)address};
     assert_int_equal(test_edge_open(&r->e, &o), 0);
     snprintf(url, sizeof(url), "ws://127.0.0.1:%u", r->e.port);
-    assert_int_equal(tnl_url_parse(&config.server, url), 0);
+    assert_int_equal(tnl_url_parse(&config.servers[0], url), 0);
     assert_int_equal(tnl_client_new(&r->client, r->e.l.loop, &config, detail, sizeof(detail)), 0);
     tnl_client_on_event(r->client, on_event, r);
     assert_int_equal(tnl_client_start(r->client), 0);

@@ -108,7 +108,7 @@ static void rig_open(rig *r)
     assert_int_equal(tnl_upstream_parse(&r->upstream, text, NULL, detail, sizeof(detail)), 0);
     fake_server_open(&r->server, &r->l, NULL);
     snprintf(text, sizeof(text), "ws://127.0.0.1:%u", fake_server_port(&r->server));
-    assert_int_equal(tnl_url_parse(&r->config.server, text), 0);
+    assert_int_equal(tnl_url_parse(&r->config.servers[0], text), 0);
     snprintf(r->config.token, sizeof(r->config.token), "SECRET");
     memset(r->config.instance, 7, sizeof(r->config.instance));
     r->config.silence_ms = 20000;
@@ -222,8 +222,7 @@ static void it_connects_publishes_and_forwards(void **state)
     rig_open(&r);
     r.config.force = true;
     rig_make(&r);
-    assert_int_equal(forward(r.client, "demo", &r.upstream, "app.test:81", &r.tunnel),
-                     0);
+    assert_int_equal(forward(r.client, "demo", &r.upstream, "app.test:81", &r.tunnel), 0);
     turns(&r, 5);
     assert_int_equal(r.server.accepted, 0);
     assert_int_equal(tnl_client_start(r.client), 0);
@@ -409,8 +408,7 @@ static void refusals_by_close(void **state)
             unsigned accepted = r.server.accepted;
             turns(&r, 80);
             assert_int_equal(r.server.accepted, accepted);
-            assert_int_equal(forward(r.client, "x", &r.upstream, NULL, NULL),
-                             TUNNEL_E_STATE);
+            assert_int_equal(forward(r.client, "x", &r.upstream, NULL, NULL), TUNNEL_E_STATE);
         } else {
             UNTIL(&r.l, r.server.accepted == 2);
         }
@@ -512,7 +510,7 @@ static void wss_is_verified(void **state)
                                             sizeof(detail)),
                          0);
         snprintf(text, sizeof(text), "wss://localhost:%u", fake_server_port(&r.server));
-        assert_int_equal(tnl_url_parse(&r.config.server, text), 0);
+        assert_int_equal(tnl_url_parse(&r.config.servers[0], text), 0);
         snprintf(r.config.ca_file, sizeof(r.config.ca_file), "%s",
                  test_certs_path(&certs, good ? "self.crt" : "other.crt"));
         rig_start(&r);
@@ -530,7 +528,7 @@ static void a_client_without_its_ca_file_is_not_made(void **state)
     rig r;
     char detail[300] = "";
     rig_open(&r);
-    snprintf(r.config.server.scheme, sizeof(r.config.server.scheme), "wss");
+    snprintf(r.config.servers[0].scheme, sizeof(r.config.servers[0].scheme), "wss");
     snprintf(r.config.ca_file, sizeof(r.config.ca_file), "/nonexistent/ca.pem");
     assert_int_equal(tnl_client_new(&r.client, r.l.loop, &r.config, detail, sizeof(detail)),
                      TUNNEL_E_NOT_FOUND);
@@ -614,8 +612,7 @@ static void it_can_be_closed_in_every_state(void **state)
         tnl_client_close(r.client, on_client_closed, &r);
         tnl_client_close(r.client, on_client_closed, &r);
         assert_int_equal(tnl_client_start(r.client), TUNNEL_E_STATE);
-        assert_int_equal(forward(r.client, "x", &r.upstream, NULL, NULL),
-                         TUNNEL_E_STATE);
+        assert_int_equal(forward(r.client, "x", &r.upstream, NULL, NULL), TUNNEL_E_STATE);
         assert_int_equal(r.closes, 0);
         memset(r.count, 0, sizeof(r.count));
         UNTIL(&r.l, !r.client);
@@ -790,7 +787,7 @@ static void an_old_link_does_not_harm_the_new_one(void **state)
     assert_int_equal(
         tnl_listener_new(&all.listener, r.l.loop, "127.0.0.1:0", on_relay_accept, &all, NULL, 0),
         0);
-    r.config.server.port = tnl_listener_address(all.listener).port;
+    r.config.servers[0].port = tnl_listener_address(all.listener).port;
     rig_live(&r);
     all.each[0].last = true;
     fake_server_end_session(&r.server, TUNNEL_E_GONE, "x");
@@ -820,7 +817,7 @@ static void it_can_be_closed_while_its_link_closes(void **state)
     assert_int_equal(
         tnl_listener_new(&all.listener, r.l.loop, "127.0.0.1:0", on_relay_accept, &all, NULL, 0),
         0);
-    r.config.server.port = tnl_listener_address(all.listener).port;
+    r.config.servers[0].port = tnl_listener_address(all.listener).port;
     rig_live(&r);
     all.each[0].last = true;
     fake_server_end_session(&r.server, TUNNEL_E_GONE, "x");
