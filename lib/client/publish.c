@@ -40,7 +40,8 @@ void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t)
                      .ports = s->far_end == TNL_FAR_PORTS,
                      .fresh = s->kind == TNL_KIND_HTTP && s->proxy_protocol,
                      .idle_ms = s->idle_ms,
-                     .host_header = tnl_str_of(s->host_header)};
+                     .host_header = tnl_str_of(s->host_header),
+                     .pool = tnl_str_of(s->pool)};
     if (c->session)
         send_control(c, TNL_CONTROL_PUBLISH, bytes, tnl_publish_encode(bytes, sizeof(bytes), &m));
 }
@@ -99,6 +100,11 @@ static int on_publish_failed(tnl_client *c, const uint8_t *p, size_t n)
     tnl_client_tunnel *t = tnl_client_find(c, m.tunnel);
     if (!t)
         return 0;
+    if (m.code == (uint32_t)-TUNNEL_E_GONE) {
+        /* Away from its pool for so long that it was taken out; now it is back. */
+        tnl_client_send_publish(c, t);
+        return 0;
+    }
     tnl_client_drop_tunnel(c, t);
     int error = m.code && m.code < 1000 ? -(int)m.code : TUNNEL_E_PROTOCOL;
     tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);

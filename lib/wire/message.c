@@ -110,6 +110,7 @@ static const tnl_field publish_fields[] = {
     ROW(publish, idle_ms, OPTIONAL, 0, UINT32_MAX),
     ROW(publish, host_header, OPTIONAL, 0, 255),
     ROW(publish, credential, OPTIONAL, 0, 4096),
+    ROW(publish, pool, OPTIONAL, 0, 16),
 };
 SCHEMA(publish);
 

@@ -149,6 +149,8 @@ typedef struct tnl_publish {
     uint32_t idle_ms; /* "idle_ms", udp: how long a flow may be idle, 0 the server's default */
     tnl_str host_header; /* "host_header": replaces Host toward the upstream; at most 255 bytes */
     tnl_str credential;  /* "credential": a token that names just this tunnel; at most 4096 bytes */
+    tnl_str pool; /* "pool", not udp: shared with other clients, "round-robin" or "least-loaded";
+                     "" none; at most 16 bytes */
 } tnl_publish;
 
 typedef struct tnl_published {

@@ -80,6 +80,7 @@ static const row rows[] = {
     ROW(publish, idle_ms, NUMBER),
     ROW(publish, host_header, TEXT),
     ROW(publish, credential, TEXT),
+    ROW(publish, pool, TEXT),
     ROW(published, tunnel, NUMBER),
     ROW(published, name, TEXT),
     ROW(published, url, TEXT),
