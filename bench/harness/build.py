@@ -16,6 +16,7 @@ HELPERS = {
     "sink": ["sink.c", "util.c"],
     "peer": ["peer.c", "util.c"],
     "visit": ["visit.c", "util.c"],
+    "wan": ["wan.c", "util.c"],
     "count.so": ["count.c"],
 }
 
