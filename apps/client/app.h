@@ -17,6 +17,7 @@ typedef struct app {
     unsigned open;     /* clients that are not closed yet */
     bool lost;         /* a retry was told, so that coming back is told too */
     bool connected;    /* it was, once */
+    char server[300];  /* the one that was tried last; "": none yet */
     bool leaving;      /* exit_code is final */
     bool had_terminal; /* a terminal that goes takes us along */
     int exit_code;

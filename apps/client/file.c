@@ -207,8 +207,10 @@ static void read_tunnels(config_reader *r, const document_node *key, const docum
 static void check_presence(config_reader *r, const document_node *root)
 {
     const option_row *server = find_option(r->command, "server");
-    if (!option_is_given(r->command, server) && !(root && find_value(r->document, root, "server")))
-        add_mistake(r->mistakes, 0,
+    const document_node *value = root ? find_value(r->document, root, "server") : NULL;
+    bool empty = value && node_kind_of(value) == NODE_LIST && node_count(value) == 0;
+    if (!option_is_given(r->command, server) && (!value || empty))
+        add_mistake(r->mistakes, value ? node_line(value) : 0,
                     "server: is missing: give it there, with --server or with TUNNEL_SERVER");
     if (!(root && find_value(r->document, root, "tunnels")))
         add_mistake(r->mistakes, 0, "tunnels: are missing: name some there");

@@ -4,106 +4,7 @@
 #include <string.h>
 #include <tunnel/error.h>
 
-#include "client/settings.h"
-#include "common/tokens.h"
-
-/* --- the connection --------------------------------------------------------------------------- */
-
-static const char *connection_result(settings *s, int rc, connection_field field, const char *value)
-{
-    s->connection_lines[field] = s->reading ? *s->reading : 0;
-    if (rc == 0)
-        return text_set(&s->connection[field], value) ? NULL : "out of memory";
-    const char *line = tunnel_client_config_error(s->config);
-    return *line ? line : tunnel_strerror(rc);
-}
-
-static const char *set_server(void *user, const char *value)
-{
-    settings *s = user;
-    return connection_result(s, tunnel_client_config_set_server(s->config, value),
-                             CONNECTION_SERVER, value);
-}
-
-static const char *set_token(void *user, const char *value)
-{
-    settings *s = user;
-    if (s->connection[CONNECTION_TOKEN])
-        return "a token is given already: give either token or token-file";
-    return connection_result(s, tunnel_client_config_set_token(s->config, value), CONNECTION_TOKEN,
-                             value);
-}
-
-static const char *set_token_file(void *user, const char *value)
-{
-    settings *s = user;
-    text_list tokens = {.count = 0};
-    const char *error = read_token_file(&tokens, value, s->line, sizeof(s->line));
-    if (!error && tokens.count != 1) {
-        snprintf(s->line, sizeof(s->line), "'%.200s' must hold one token, on a line of its own",
-                 value);
-        error = s->line;
-    } else if (!error) {
-        error = set_token(user, tokens.items[0]);
-    }
-    text_clear(&tokens);
-    return error;
-}
-
-static const char *set_ca(void *user, const char *value)
-{
-    settings *s = user;
-    return connection_result(s, tunnel_client_config_set_ca_file(s->config, value), CONNECTION_CA,
-                             value);
-}
-
-static const char *set_insecure(void *user, const char *value)
-{
-    settings *s = user;
-    return connection_result(s, tunnel_client_config_set_insecure(s->config, 1),
-                             CONNECTION_INSECURE, value);
-}
-
-static const char *set_proxy(void *user, const char *value)
-{
-    settings *s = user;
-    return connection_result(s, tunnel_client_config_set_proxy(s->config, value), CONNECTION_PROXY,
-                             value);
-}
-
-static const char *set_force(void *user, const char *value)
-{
-    settings *s = user;
-    return connection_result(s, tunnel_client_config_set_force(s->config, 1), CONNECTION_FORCE,
-                             value);
-}
-
-static const char *set_instance(void *user, const char *value)
-{
-    settings *s = user;
-    return connection_result(s, tunnel_client_config_set_instance(s->config, value),
-                             CONNECTION_INSTANCE, value);
-}
-
-static const char *set_lanes(void *user, const char *value)
-{
-    settings *s = user;
-    if (strlen(value) != 1 || value[0] < '0' || value[0] > '8')
-        return "give a number, 0 to 8";
-    return connection_result(s,
-                             tunnel_client_config_set_lanes(s->config, (uint32_t)(value[0] - '0')),
-                             CONNECTION_LANES, value);
-}
-
-static const char *set_link_timeout(void *user, const char *value)
-{
-    settings *s = user;
-    long ms = milliseconds(value);
-    if (ms < 1000 || ms > 600000)
-        return "give a number of seconds, 1 to 600";
-    return connection_result(s, tunnel_client_config_set_silence(s->config, (uint32_t)ms),
-                             CONNECTION_LINK_TIMEOUT, value);
-}
+#include "client/connection.h"
 
 /* --- what is shown ---------------------------------------------------------------------------- */
 
@@ -277,6 +178,19 @@ static const char *set_idle_timeout(void *user, const char *value)
     return keep(s, PLAN_IDLE_TIMEOUT, text);
 }
 
+static const char *set_pool(void *user, const char *value)
+{
+    return keep(user, PLAN_POOL, value);
+}
+
+static const char *set_balance(void *user, const char *value)
+{
+    settings *s = user;
+    if (!*value)
+        return "give round-robin or least-loaded";
+    return option_result(s, tunnel_options_set_pool(s->scratch, value), PLAN_BALANCE, value);
+}
+
 static const char *set_allow_ports(void *user, const char *value)
 {
     return keep(user, PLAN_ALLOW_PORTS, value);
@@ -306,8 +220,10 @@ static const option_row rows[] = {
     {.name = "server",
      .value = "URL",
      .variable = "TUNNEL_SERVER",
-     .help =
-         "The tunnel server: wss://HOST[:PORT], or ws:// (see\n--insecure); https and http mean the same. Required.",
+     .repeatable = true,
+     .help = "The tunnel server: wss://HOST[:PORT], or ws:// (see\n"
+             "--insecure); https and http mean the same. Several, up to 8,\n"
+             "also as URL,URL: the next one when one is gone. Required.",
      .set = set_server},
     {.name = "token",
      .value = "SECRET",
@@ -363,6 +279,21 @@ static const option_row rows[] = {
      .commands = TCP | UDP,
      .help = "The server's port to publish.\nDefault: one of the server's choice.",
      .set = set_remote_port},
+    {.name = "pool",
+     .variable = "TUNNEL_POOL",
+     .place = IN_TUNNEL,
+     .commands = NAMED | TCP,
+     .help = "Share the name or port with the other clients that have the\n"
+             "same token and --pool, up to 100: visitors are spread.",
+     .set = set_pool},
+    {.name = "balance",
+     .value = "METHOD",
+     .variable = "TUNNEL_BALANCE",
+     .place = IN_TUNNEL,
+     .commands = NAMED | TCP,
+     .help = "How, with --pool: round-robin, or least-loaded (where the\n"
+             "fewest visitors are). Default: round-robin.",
+     .set = set_balance},
     {.name = "host-header",
      .value = "VALUE",
      .variable = "TUNNEL_HOST_HEADER",

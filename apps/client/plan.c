@@ -108,6 +108,25 @@ static bool note_files(plan *p)
     return true;
 }
 
+/* Who shares a name must know which. */
+static const char *check_pool(const plan *p, const char *dashes, char *line, size_t size)
+{
+    bool named = p->subdomains.count + p->domains.count > 0 || p->fields[PLAN_PATH_ID];
+    if (!p->fields[PLAN_POOL] && p->fields[PLAN_BALANCE])
+        snprintf(line, size, "%sbalance says how a pool is served: add %s, or leave it out", dashes,
+                 *dashes ? "--pool" : "pool: true");
+    else if (p->fields[PLAN_POOL] && by_name(p) && !named)
+        snprintf(line, size,
+                 "%spool needs a name that all its clients give: add %ssubdomain or %sdomain",
+                 dashes, dashes, dashes);
+    else if (p->fields[PLAN_POOL] && !by_name(p) && !p->fields[PLAN_REMOTE_PORT])
+        snprintf(line, size, "%spool needs a port that all its clients give: add %sremote-port",
+                 dashes, dashes);
+    else
+        return NULL;
+    return line;
+}
+
 const char *plan_complete(plan *p, char *line, size_t size)
 {
     bool file = p->label != NULL;
@@ -129,6 +148,9 @@ const char *plan_complete(plan *p, char *line, size_t size)
                  dashes, dashes);
         return line;
     }
+    const char *error = check_pool(p, dashes, line, size);
+    if (error)
+        return error;
     return make_names(p) && note_files(p) ? NULL : "out of memory";
 }
 
@@ -154,6 +176,8 @@ static int make_options(const plan *p, tunnel_options **out)
         rc = tunnel_options_set_certificate(o, f[PLAN_TLS_CERT], f[PLAN_TLS_KEY]);
     if (rc == 0 && f[PLAN_IDLE_TIMEOUT])
         rc = tunnel_options_set_idle_timeout(o, (uint32_t)strtoul(f[PLAN_IDLE_TIMEOUT], NULL, 10));
+    if (rc == 0 && f[PLAN_POOL])
+        rc = tunnel_options_set_pool(o, f[PLAN_BALANCE] ? f[PLAN_BALANCE] : "round-robin");
     *out = o;
     return rc;
 }

@@ -31,6 +31,8 @@ typedef enum plan_field {
     PLAN_TLS_KEY,
     PLAN_IDLE_TIMEOUT, /* ms */
     PLAN_ALLOW_PORTS,
+    PLAN_POOL, /* a switch */
+    PLAN_BALANCE,
     PLAN_TLS, /* a switch */
     PLAN_FIELDS,
 } plan_field;

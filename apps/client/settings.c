@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "client/proxy.h"
 
@@ -29,6 +30,7 @@ void settings_free(settings *s)
     }
     for (size_t i = 0; i < CONNECTION_FIELDS; i++)
         text_free(s->connection[i]);
+    text_clear(&s->servers);
     free(s->ca_version);
     tunnel_options_free(s->scratch);
     tunnel_client_config_free(s->config);
@@ -44,17 +46,38 @@ plan *settings_add_plan(settings *s, const char *label, tunnel_type type)
     return s->current;
 }
 
+/* All servers are reached in the same way: the environment must not want a proxy for some only. */
+static const char *choose_proxy(settings *s, const char **proxy)
+{
+    const char *with = NULL, *without = NULL;
+    *proxy = NULL;
+    if (s->connection[CONNECTION_PROXY])
+        return NULL;
+    for (size_t i = 0; i < s->servers.count; i++) {
+        const char *url = s->servers.items[i], *found = proxy_from_environment(url);
+        *(found ? &with : &without) = url;
+        if (found)
+            *proxy = found;
+    }
+    if (!with || !without)
+        return NULL;
+    snprintf(s->line, sizeof(s->line),
+             "HTTPS_PROXY is meant for %.200s, but not for %.200s: say with --proxy what is right "
+             "for all servers ('' for none)",
+             with, without);
+    return s->line;
+}
+
 const char *settings_complete(settings *s)
 {
     char version[80];
-    const char *url = s->connection[CONNECTION_SERVER];
+    const char *proxy;
     file_version(s->connection[CONNECTION_CA], version, sizeof(version));
     if (!text_set(&s->ca_version, version))
         return "out of memory";
-    const char *proxy = s->connection[CONNECTION_PROXY] || !url ? NULL
-                                                                : proxy_from_environment(url);
-    if (!proxy)
-        return NULL;
+    const char *error = choose_proxy(s, &proxy);
+    if (error || !proxy)
+        return error;
     if (tunnel_client_config_set_proxy(s->config, proxy)) {
         snprintf(s->line, sizeof(s->line), "HTTPS_PROXY: %s",
                  tunnel_client_config_error(s->config));
@@ -77,4 +100,24 @@ size_t settings_name_count(const settings *s)
     for (const plan *p = s->plans; p; p = p->next)
         count += p->name_count;
     return count;
+}
+
+const char *settings_server_at(const settings *s, const char *address)
+{
+    for (size_t i = 0; i < s->servers.count; i++) {
+        char where[300];
+        const char *url = s->servers.items[i], *host = strstr(url, "://");
+        bool tls = strncasecmp(url, "wss:", 4) == 0 || strncasecmp(url, "https:", 6) == 0;
+        host = host ? host + 3 : url;
+        size_t n = strcspn(host, "/");
+        size_t ipv6 = *host == '[' ? strcspn(host, "]") : 0;
+        bool port = memchr(host + ipv6, ':', n - ipv6) != NULL;
+        snprintf(where, sizeof(where), "%.*s%s", (int)(n < 280 ? n : 280), host,
+                 port  ? ""
+                 : tls ? ":443"
+                       : ":80");
+        if (strcasecmp(where, address) == 0)
+            return url;
+    }
+    return address;
 }

@@ -11,6 +11,8 @@
 /* The commands, in the order of their rows; the first ones are the kinds of tunnels. */
 enum { COMMAND_START = TYPE_COUNT, COMMAND_CHECK, CLIENT_COMMANDS };
 
+enum { SERVERS_MAX = 8 }; /* as the library has it */
+
 /* What a connection depends on: when one of these changes, it must be made anew. */
 typedef enum connection_field {
     CONNECTION_SERVER,
@@ -29,6 +31,8 @@ typedef enum connection_field {
 typedef struct settings {
     tunnel_client_config *config;
     char *connection[CONNECTION_FIELDS];        /* NULL: not given */
+    text_list servers;                          /* each; all of them are a connection field */
+    size_t server_lines[SERVERS_MAX];           /* of the file, as below */
     char *ca_version;                           /* which version of the CA file it was */
     size_t connection_lines[CONNECTION_FIELDS]; /* of the file; 0: not from there */
     const size_t *reading; /* the line of the file that is being read; NULL: none is */
@@ -51,6 +55,8 @@ plan *settings_add_plan(settings *s, const char *label, tunnel_type type);
 
 /* Takes the outbound proxy from the environment if none was given. NULL or a line. */
 const char *settings_complete(settings *s);
+/* The server, as it was given, whose "host:port" the library tells; that itself if it is none. */
+const char *settings_server_at(const settings *s, const char *address);
 /* Whether the same connection serves both. */
 bool settings_same_connection(const settings *a, const settings *b);
 size_t settings_name_count(const settings *s);

@@ -18,8 +18,8 @@ published_name *find_name(const app *a, uint64_t id)
 
 static const char *server_of(const app *a)
 {
-    const char *server = a->settings->connection[CONNECTION_SERVER];
-    return server ? server : "";
+    const char *servers = a->settings->connection[CONNECTION_SERVER];
+    return *a->server ? a->server : servers ? servers : "";
 }
 
 void show_note(const app *a, const char *event, const char *text)
@@ -179,11 +179,11 @@ static void show_text(app *a, const tunnel_event *e, published_name *name)
     switch (type) {
     case TUNNEL_EVENT_CONNECTING:
         if (a->settings->verbose)
-            fprintf(stderr, "connecting to %s\n", tunnel_event_text(e));
+            fprintf(stderr, "connecting to %s\n", a->server);
         break;
     case TUNNEL_EVENT_CONNECTED:
-        if (a->settings->verbose)
-            fprintf(stderr, "connected to %s\n", tunnel_event_text(e));
+        if (a->settings->verbose || a->settings->servers.count > 1)
+            fprintf(stderr, "connected to %s\n", a->server);
         break;
     case TUNNEL_EVENT_RETRYING:
         show_retrying(a, e);
@@ -284,6 +284,10 @@ void on_client_event(void *user, const tunnel_event *e)
     published_name *name = find_name(a, tunnel_event_tunnel(e));
     tunnel_event_type type = tunnel_event_get_type(e);
     bool line = type == TUNNEL_EVENT_REQUEST || type == TUNNEL_EVENT_CONNECTION;
+    if (type == TUNNEL_EVENT_CONNECTING || type == TUNNEL_EVENT_CONNECTED ||
+        type == TUNNEL_EVENT_RESUMED)
+        snprintf(a->server, sizeof(a->server), "%s",
+                 settings_server_at(a->settings, tunnel_event_text(e)));
     if (type == TUNNEL_EVENT_CONNECTED)
         a->connected = true;
     if (tunnel_event_tunnel(e) && !name && type != TUNNEL_EVENT_FAILED)

@@ -37,6 +37,22 @@ static void add_plan_mistake(const plan *p, int rc, const char *detail, mistakes
                 keys[field], detail);
 }
 
+/* The line of the server that the library is not content with, as it says "ws://HOST ...". */
+static size_t server_line(const settings *s, const char *detail)
+{
+    char pattern[300];
+    for (size_t i = 0; i < s->servers.count; i++) {
+        const char *host = strstr(s->servers.items[i], "://");
+        host = host ? host + 3 : "";
+        bool ipv6 = *host == '[';
+        host += ipv6;
+        snprintf(pattern, sizeof(pattern), "//%.*s ", (int)strcspn(host, ipv6 ? "]" : ":/"), host);
+        if (strcasestr(detail, pattern))
+            return s->server_lines[i];
+    }
+    return s->servers.count ? s->server_lines[0] : 0;
+}
+
 /* A client that is never started judges as the one that will be. false: there cannot be one. */
 static bool probe_plans(app *a, settings *s, const tunnel_client_config *config, mistakes *m)
 {
@@ -44,9 +60,8 @@ static bool probe_plans(app *a, settings *s, const tunnel_client_config *config,
     tunnel_client *probe;
     int rc = tunnel_client_new(&probe, a->loop, config, detail, sizeof(detail));
     if (rc && config == s->config) {
-        connection_field field = is_usage(rc) ? CONNECTION_SERVER : CONNECTION_CA;
-        add_mistake(m, s->connection_lines[field], "%s: %s", is_usage(rc) ? "server" : "ca",
-                    detail);
+        size_t line = is_usage(rc) ? server_line(s, detail) : s->connection_lines[CONNECTION_CA];
+        add_mistake(m, line, "%s: %s", is_usage(rc) ? "server" : "ca", detail);
     } else if (rc) {
         add_mistake(m, 0, "%s", detail);
     }
@@ -281,6 +296,7 @@ static void on_switched(void *user)
     a->settings = a->next;
     a->next = NULL;
     a->connected = a->lost = false;
+    a->server[0] = '\0';
     int rc = open_client(a);
     if (rc >= 0)
         leave(a, rc);

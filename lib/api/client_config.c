@@ -89,7 +89,7 @@ int tunnel_client_config_add_server(tunnel_client_config *config, const char *ur
     if (rc)
         return rc;
     if (c->server_count == TNL_CLIENT_MAX_SERVERS) {
-        snprintf(config->line, sizeof(config->line), "a client may have %d servers",
+        snprintf(config->line, sizeof(config->line), "a client may have at most %d servers",
                  TNL_CLIENT_MAX_SERVERS);
         return TUNNEL_E_LIMIT;
     }

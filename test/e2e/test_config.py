@@ -61,7 +61,37 @@ CLIENT_MISTAKES = [
     ("server: nonsense\n" + TUNNEL, {1: ["server", "nonsense"]}),
     ("server:\n" + TUNNEL, {1: ["server", "no value"]}),
     ("server: ~\n" + TUNNEL, {1: ["server", "no value"]}),
-    ("server: [ws://a]\n" + TUNNEL, {1: ["server", "list"]}),
+    # several servers
+    ("server: [ws://127.0.0.1:1, 'ws://127.0.0.1:2,wss://c.example.org']\n" + TUNNEL, {}),
+    ("server: [ws://a]\n" + TUNNEL, {1: ["server", "ws://a", "--insecure"]}),
+    ("server:\n- wss://a\n- ws://b\n" + TUNNEL, {3: ["server", "ws://b", "--insecure"]}),
+    ("server:\n- wss://a\n- ws://[2001:db8::1]:80/\n" + TUNNEL, {3: ["server", "--insecure"]}),
+    ("server:\n- wss://a\n- nonsense\n" + TUNNEL, {3: ["server", "nonsense"]}),
+    ("server:\n- wss://a\n- [wss://b]\n" + TUNNEL, {3: ["server", "list"]}),
+    ("server: [wss://a, 'wss://b,']\n" + TUNNEL, {1: ["server", "''"]}),
+    ("server:\n- wss://a\n- wss://b\n- https://a:443\n" + TUNNEL, {4: ["server", "twice"]}),
+    ("server:\n" + "".join(f"- wss://s{i}\n" for i in range(9)) + TUNNEL, {10: ["server", "8"]}),
+    ("server: []\n" + TUNNEL, {1: ["server", "missing"]}),
+    # pools
+    (CLIENT + "tunnels:\n  a: {type: http, to: 1, subdomain: a, pool: true}\n"
+     "  b: {type: tcp, to: 1, remote-port: 5, pool: yes, balance: least-loaded}\n"
+     "  c: {type: tls, to: 1, subdomain: c, pool: true, balance: round-robin}\n"
+     "  d: {type: files, to: ., domain: d.org, pool: true}\n"
+     "  e: {type: ports, allow-ports: 1, subdomain: e, pool: true}\n"
+     "  f: {type: http, to: 1, path-id: f, pool: true}\n"
+     "  g: {type: http, to: 1, pool: false}\n", {}),
+    (CLIENT + "tunnels:\n  a: {type: http, to: 1, pool: true}\n", {3: ["tunnels.a", "subdomain"]}),
+    (CLIENT + "tunnels:\n  a: {type: tcp, to: 1, pool: true}\n", {3: ["tunnels.a", "remote-port"]}),
+    (CLIENT + "tunnels:\n  a: {type: http, to: 1, pool: 2, subdomain: a}\n",
+     {3: ["tunnels.a.pool", "true"]}),
+    (CLIENT + "tunnels:\n  a: {type: udp, to: 1, remote-port: 5, pool: true}\n",
+     {3: ["tunnels.a.pool", "udp"]}),
+    (CLIENT + "tunnels:\n  a: {type: http, to: 1, subdomain: a, balance: least-loaded}\n",
+     {3: ["tunnels.a", "pool: true"]}),
+    (CLIENT + "tunnels:\n  a:\n    type: http\n    to: 1\n    subdomain: a\n    pool: true\n"
+     "    balance: most\n", {8: ["tunnels.a.balance", "round-robin"]}),
+    (CLIENT + "tunnels:\n  a:\n    type: http\n    to: 1\n    subdomain: a\n    pool: true\n"
+     "    balance: ''\n", {8: ["tunnels.a.balance", "round-robin"]}),
     ("server: {a: b}\n" + TUNNEL, {1: ["server", "value"]}),
     ("server: ws://192.0.2.1\n" + TUNNEL, {1: ["server", "insecure"]}),
     ("? [a, b]\n: c\n" + CLIENT + TUNNEL, {1: ["key"]}),
