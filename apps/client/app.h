@@ -14,12 +14,14 @@ typedef struct app {
     char *file;     /* the configuration file that is in use; NULL: none */
     tunnel_loop *loop;
     tunnel_client *client;
-    unsigned open;     /* clients that are not closed yet */
-    bool lost;         /* a retry was told, so that coming back is told too */
-    bool connected;    /* it was, once */
-    char server[300];  /* the one that was tried last; "": none yet */
-    bool leaving;      /* exit_code is final */
-    bool had_terminal; /* a terminal that goes takes us along */
+    unsigned open;          /* clients that are not closed yet */
+    bool lost;              /* a retry was told, so that coming back is told too */
+    bool connected;         /* it was, once */
+    char server[300];       /* the one that was tried last; "": none yet */
+    uint64_t round_trip_us; /* that was told last; 0: none yet */
+    bool draining;          /* a signal has asked for the end */
+    bool leaving;           /* exit_code is final */
+    bool had_terminal;      /* a terminal that goes takes us along */
     int exit_code;
     char line[1400];
 } app;

@@ -81,10 +81,36 @@ int open_client(app *a)
 
 /* --- start ------------------------------------------------------------------------------------ */
 
-static void on_stop(void *user, int signum)
+/* An idle program ends before there is anything to tell. */
+enum { TELL_DRAINING_MS = 300 };
+
+static void on_drained(void *user)
+{
+    app *a = user;
+    a->client = NULL;
+    a->leaving = true;
+    on_client_closed(a);
+}
+
+static void on_alarm(void *user, int signum)
 {
     (void)signum;
-    leave(user, 0);
+    show_draining(user);
+}
+
+static void on_stop(void *user, int signum)
+{
+    app *a = user;
+    uint32_t timeout = a->settings->drain_ms;
+    (void)signum;
+    if (a->draining || !a->client || !timeout) {
+        leave(a, 0);
+        return;
+    }
+    a->draining = true;
+    tunnel_client_drain(a->client, timeout, on_drained, a);
+    tunnel_loop_on_signal(a->loop, SIGALRM, on_alarm, a);
+    set_alarm(TELL_DRAINING_MS);
 }
 
 /* Who starts a program with nohup wants it to outlive the terminal. */

@@ -6,7 +6,7 @@
 
 #include "client/connection.h"
 
-/* --- what is shown ---------------------------------------------------------------------------- */
+/* --- the program ---------------------------------------------------------------------------- */
 
 static const char *set_quiet(void *user, const char *value)
 {
@@ -34,6 +34,15 @@ static const char *set_log_format(void *user, const char *value)
     settings *s = user;
     s->json = strcmp(value, "json") == 0;
     return s->json || strcmp(value, "text") == 0 ? NULL : "give text or json";
+}
+
+static const char *set_drain_timeout(void *user, const char *value)
+{
+    long ms = milliseconds(value);
+    if (ms < 0)
+        return "give a number of seconds, 0 to 86400";
+    ((settings *)user)->drain_ms = (uint32_t)ms;
+    return NULL;
 }
 
 /* Read before all others, see start.c. */
@@ -407,9 +416,15 @@ static const option_row rows[] = {
      .help =
          "How many further connections may carry the traffic where\nthe path allows it, 0 to 8. Default: 2.",
      .set = set_lanes},
+    {.name = "drain-timeout",
+     .value = "SECONDS",
+     .variable = "TUNNEL_DRAIN_TIMEOUT",
+     .help = "How long what visitors have under way may take when the\n"
+             "program is to end, 0 to 86400; a second signal ends it at\nonce. Default: 30.",
+     .set = set_drain_timeout},
     {.name = "verbose",
      .variable = "TUNNEL_VERBOSE",
-     .help = "Tell about every connection attempt.",
+     .help = "Tell about every connection attempt, and round-trip times.",
      .set = set_verbose},
 };
 

@@ -13,6 +13,7 @@ settings *settings_new(void)
     settings *s = calloc(1, sizeof(*s));
     if (!s)
         return NULL;
+    s->drain_ms = 30000;
     if (tunnel_client_config_new(&s->config) || tunnel_options_new(&s->scratch)) {
         settings_free(s);
         return NULL;

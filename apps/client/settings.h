@@ -38,6 +38,7 @@ typedef struct settings {
     const size_t *reading; /* the line of the file that is being read; NULL: none is */
     plan *plans;
     plan *current; /* whose options are being set */
+    uint32_t drain_ms;
     bool quiet;
     bool verbose;
     bool qr;

@@ -34,6 +34,22 @@ void show_note(const app *a, const char *event, const char *text)
     json_end(&j);
 }
 
+void show_draining(const app *a)
+{
+    json_line j;
+    char text[200];
+    snprintf(text, sizeof(text), "what is under way may take %.4g s; %s leaves at once",
+             a->settings->drain_ms / 1000.0, has_terminal() ? "another Ctrl-C" : "another signal");
+    if (!a->settings->json) {
+        fprintf(stderr, "draining: %s\n", text);
+        return;
+    }
+    json_begin(&j, stdout, tunnel_event_name(TUNNEL_EVENT_DRAINING));
+    json_text(&j, "text", text);
+    json_number(&j, "timeout_ms", a->settings->drain_ms);
+    json_end(&j);
+}
+
 /* --- for machines ----------------------------------------------------------------------------- */
 
 static void json_error(json_line *j, const tunnel_event *e)
@@ -77,6 +93,14 @@ static void show_json(const app *a, const tunnel_event *e, const published_name 
         json_text(&j, "server", server_of(a));
         json_error(&j, e);
         json_number(&j, "delay_ms", tunnel_event_delay_ms(e));
+        break;
+    case TUNNEL_EVENT_ROUND_TRIP:
+        json_text(&j, "server", server_of(a));
+        json_ms(&j, "duration_ms", tunnel_event_duration_us(e));
+        break;
+    case TUNNEL_EVENT_DRAINING:
+        json_text(&j, "server", server_of(a));
+        json_error(&j, e);
         break;
     case TUNNEL_EVENT_REQUEST:
         json_text(&j, "method", tunnel_event_method(e));
@@ -173,6 +197,16 @@ static void show_retrying(app *a, const tunnel_event *e)
             (double)tunnel_event_delay_ms(e) / 1000.0);
 }
 
+/* Pings go all the time: what has hardly changed is no news. */
+static void show_round_trip(app *a, const tunnel_event *e)
+{
+    uint64_t us = tunnel_event_duration_us(e), last = a->round_trip_us;
+    if (!a->settings->verbose || (last && us < last * 2 + 5000 && last < us * 2 + 5000))
+        return;
+    a->round_trip_us = us ? us : 1;
+    fprintf(stderr, "round trip %.1f ms\n", (double)us / 1000.0);
+}
+
 static void show_text(app *a, const tunnel_event *e, published_name *name)
 {
     tunnel_event_type type = tunnel_event_get_type(e);
@@ -195,6 +229,9 @@ static void show_text(app *a, const tunnel_event *e, published_name *name)
         break;
     case TUNNEL_EVENT_PUBLISHED:
         show_published(a, e, name);
+        break;
+    case TUNNEL_EVENT_ROUND_TRIP:
+        show_round_trip(a, e);
         break;
     case TUNNEL_EVENT_REQUEST:
         if (!a->settings->quiet)
@@ -283,13 +320,16 @@ void on_client_event(void *user, const tunnel_event *e)
     app *a = user;
     published_name *name = find_name(a, tunnel_event_tunnel(e));
     tunnel_event_type type = tunnel_event_get_type(e);
-    bool line = type == TUNNEL_EVENT_REQUEST || type == TUNNEL_EVENT_CONNECTION;
+    bool line = type == TUNNEL_EVENT_REQUEST || type == TUNNEL_EVENT_CONNECTION ||
+                type == TUNNEL_EVENT_ROUND_TRIP;
     if (type == TUNNEL_EVENT_CONNECTING || type == TUNNEL_EVENT_CONNECTED ||
         type == TUNNEL_EVENT_RESUMED)
         snprintf(a->server, sizeof(a->server), "%s",
                  settings_server_at(a->settings, tunnel_event_text(e)));
-    if (type == TUNNEL_EVENT_CONNECTED)
+    if (type == TUNNEL_EVENT_CONNECTED) {
         a->connected = true;
+        a->round_trip_us = 0;
+    }
     if (tunnel_event_tunnel(e) && !name && type != TUNNEL_EVENT_FAILED)
         return; /* of one that was taken back */
     if (!a->settings->json)

@@ -11,4 +11,7 @@ void on_client_event(void *user, const tunnel_event *e);
 /* A line about what the program itself does: for people on standard error. */
 void show_note(const app *a, const char *event, const char *text);
 
+/* That the program was told to end, and what it is waiting for. */
+void show_draining(const app *a);
+
 #endif

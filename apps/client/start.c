@@ -328,6 +328,12 @@ void on_hangup(void *user, int signum)
         leave(a, 0);
         return;
     }
+    if (a->draining) {
+        snprintf(a->line, sizeof(a->line), "%s is not read again: the client is about to end",
+                 a->file);
+        show_note(a, "not_reloaded", a->line);
+        return;
+    }
     mistakes m = {.path = a->file};
     settings *fresh = load(a, &m, &code);
     if (!fresh || m.count) {

@@ -38,7 +38,7 @@ long milliseconds(const char *value)
     if (n == 0 || strspn(value, "0123456789.") != n)
         return -1;
     double seconds = strtod(value, &end);
-    if (*end || !(seconds >= 0.001 && seconds <= 86400))
+    if (*end || !(seconds >= 0 && seconds <= 86400))
         return -1;
     return (long)(seconds * 1000 + 0.5);
 }

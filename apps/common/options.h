@@ -96,8 +96,8 @@ bool option_goes_with(const command_line *c, const option_row *row, const comman
 /* "PROGRAM: text" on standard error; returns code. */
 int fail_with(const command_line *c, int code, const char *text);
 
-/* Seconds, with a fraction if need be, as milliseconds; -1 when it is not a number from 0.001 to
- * 86400. */
+/* Seconds, with a fraction if need be, as milliseconds; -1 when it is not a number from 0 to 86400.
+ */
 long milliseconds(const char *value);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 
 enum { DESCRIPTORS = 32768 };
 
@@ -15,6 +16,13 @@ void raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* as before, if not */
 }
 
+void set_alarm(unsigned ms)
+{
+    struct itimerval timer = {
+        .it_value = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000}};
+    (void)setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 void hold_signals(void)
 {
     sigset_t set;
@@ -22,5 +30,6 @@ void hold_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGALRM);
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
 }

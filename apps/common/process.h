@@ -9,8 +9,13 @@
 void raise_descriptor_limit(void);
 
 /*
- * From here on SIGTERM, SIGINT and SIGHUP wait: the program is about to end by itself, with its own
- * exit code.
+ * SIGALRM comes after so many milliseconds, once; 0: it does not come.
+ */
+void set_alarm(unsigned ms);
+
+/*
+ * From here on SIGTERM, SIGINT, SIGHUP and SIGALRM wait: the program is about to end by itself,
+ * with its own exit code.
  */
 void hold_signals(void);
 

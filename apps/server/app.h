@@ -17,6 +17,7 @@ typedef struct app {
     char token[33];   /* the one that was made because none was given, or "" */
     bool token_shown;
     FILE *access_file; /* NULL: none */
+    bool draining;
     char line[1400];
 } app;
 

@@ -114,15 +114,45 @@ static const char *access_log_problem(app *a, const settings *s, int error)
 
 /* --- signals ---------------------------------------------------------------------------------- */
 
+/* An idle server ends before there is anything to tell. */
+enum { TELL_DRAINING_MS = 300 };
+
+static void on_closed(void *user)
+{
+    ((app *)user)->server = NULL;
+}
+
+static void on_alarm(void *user, int signum)
+{
+    app *a = user;
+    (void)signum;
+    if (a->server)
+        show_draining(a);
+}
+
 static void on_stop(void *user, int signum)
 {
     app *a = user;
     (void)signum;
-    if (a->settings->verbose && a->server)
+    if (a->draining) {
+        tunnel_server_close(a->server, NULL, NULL);
+        return;
+    }
+    a->draining = true;
+    if (a->settings->verbose)
         show_counters(a);
-    tunnel_server_close(a->server, NULL, NULL);
-    a->server = NULL;
-    tunnel_loop_on_signal(a->loop, SIGHUP, NULL, NULL);
+    tunnel_loop_on_signal(a->loop, SIGALRM, on_alarm, a);
+    set_alarm(TELL_DRAINING_MS);
+    tunnel_server_drain(a->server, a->settings->drain_delay_ms, a->settings->drain_timeout_ms,
+                        on_closed, a);
+}
+
+/* Who turns the access log over gets a new one in any case. */
+static void open_access_log_again(app *a)
+{
+    int error = open_access_log(a, a->settings);
+    if (error)
+        show_note(a, "warning", access_log_problem(a, a->settings, error));
 }
 
 /* Reads everything again; on a mistake everything stays as it was. */
@@ -132,6 +162,11 @@ static void on_hangup(void *user, int signum)
     char detail[600];
     int code;
     (void)signum;
+    if (a->draining) {
+        show_note(a, "not_reloaded", "nothing is read again: the server is about to end");
+        open_access_log_again(a);
+        return;
+    }
     settings *fresh = load(a, say_note, &code);
     int rc = fresh ? tunnel_server_reload(a->server, fresh->config, detail, sizeof(detail)) : 0;
     if (!fresh || (rc && rc != TUNNEL_E_STATE)) {
@@ -146,10 +181,7 @@ static void on_hangup(void *user, int signum)
     }
     if (rc == TUNNEL_E_STATE)
         show_note(a, "warning", detail);
-    /* Who turns the access log over gets a new one in any case. */
-    int error = open_access_log(a, a->settings);
-    if (error)
-        show_note(a, "warning", access_log_problem(a, a->settings, error));
+    open_access_log_again(a);
 }
 
 /* --- start ------------------------------------------------------------------------------------ */

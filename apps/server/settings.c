@@ -13,6 +13,7 @@ settings *settings_new(void)
     settings *s = calloc(1, sizeof(*s));
     if (!s)
         return NULL;
+    s->drain_timeout_ms = 30000;
     if (tunnel_server_config_new(&s->config) ||
         tunnel_server_config_set_domain(s->config, "localhost")) {
         settings_free(s);
@@ -123,11 +124,43 @@ static const char *set_answer_timeout(void *user, const char *value)
 static const char *set_grace(void *user, const char *value)
 {
     settings *s = user;
-    char *end;
-    double seconds = strtod(value, &end);
-    if (end == value || *end || !(seconds >= 0 && seconds <= 3600))
+    long ms = milliseconds(value);
+    if (ms < 0 || ms > 3600000)
         return "give a number of seconds, 0 to 3600";
-    return result(s, tunnel_server_config_set_grace(s->config, (uint32_t)(seconds * 1000)));
+    return result(s, tunnel_server_config_set_grace(s->config, (uint32_t)ms));
+}
+
+static const char *set_hold(void *user, const char *value)
+{
+    settings *s = user;
+    long ms = milliseconds(value);
+    if (ms < 0)
+        return "give a number of seconds, 0 to 86400";
+    return result(s, tunnel_server_config_set_hold(s->config, (uint32_t)ms));
+}
+
+static const char *set_state(void *user, const char *value)
+{
+    settings *s = user;
+    return result(s, tunnel_server_config_set_state_file(s->config, value));
+}
+
+static const char *set_drain_delay(void *user, const char *value)
+{
+    long ms = milliseconds(value);
+    if (ms < 0 || ms > 3600000)
+        return "give a number of seconds, 0 to 3600";
+    ((settings *)user)->drain_delay_ms = (uint32_t)ms;
+    return NULL;
+}
+
+static const char *set_drain_timeout(void *user, const char *value)
+{
+    long ms = milliseconds(value);
+    if (ms < 0)
+        return "give a number of seconds, 0 to 86400";
+    ((settings *)user)->drain_timeout_ms = (uint32_t)ms;
+    return NULL;
 }
 
 static const char *set_link_timeout(void *user, const char *value)
@@ -349,6 +382,32 @@ static const option_row rows[] = {
      .help =
          "How long a client that lost its connection may take to\ncome back before its visitors' connections end, 0 to\n3600. Default: 30.",
      .set = set_grace},
+    {.name = "hold",
+     .value = "SECONDS",
+     .variable = "TUNNEL_HOLD",
+     .help = "How long names and ports are kept for the account that had\n"
+             "them, once its client is gone, 0 to 86400. Default: 300.",
+     .set = set_hold},
+    {.name = "state",
+     .value = "FILE",
+     .variable = "TUNNEL_STATE",
+     .path = true,
+     .help = "Write down here which names and ports belong to whom, so\n"
+             "that they are kept over a restart, too. Default: none.",
+     .set = set_state},
+    {.name = "drain-delay",
+     .value = "SECONDS",
+     .variable = "TUNNEL_DRAIN_DELAY",
+     .help = "When the server is to end: how long it goes on as before,\n"
+             "but says that it is not ready, and clients move to another\n"
+             "server, 0 to 3600. Default: 0.",
+     .set = set_drain_delay},
+    {.name = "drain-timeout",
+     .value = "SECONDS",
+     .variable = "TUNNEL_DRAIN_TIMEOUT",
+     .help = "After that: how long what is under way may take, 0 to\n"
+             "86400; a second signal ends it at once. Default: 30.",
+     .set = set_drain_timeout},
     {.name = "verbose",
      .variable = "TUNNEL_VERBOSE",
      .help = "Tell on standard error who comes and goes.",

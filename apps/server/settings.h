@@ -21,6 +21,8 @@ typedef struct settings {
     const size_t *reading;        /* the line of the file that is being read; NULL: none is */
     uint32_t udp_flows;           /* 0: not given */
     uint32_t udp_flows_per_source;
+    uint32_t drain_delay_ms;
+    uint32_t drain_timeout_ms;
     bool verbose;
     bool json;
     char *access_log; /* NULL: none; "-": standard output */

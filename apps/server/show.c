@@ -56,6 +56,8 @@ static void show_json(const app *a, const tunnel_event *e)
         json_number(&j, "kept_ms", tunnel_event_delay_ms(e));
     else if (tunnel_event_get_type(e) == TUNNEL_EVENT_CLIENT_RESUMED)
         json_number(&j, "away_ms", tunnel_event_delay_ms(e));
+    else if (tunnel_event_get_type(e) == TUNNEL_EVENT_DRAINING)
+        json_number(&j, "timeout_ms", tunnel_event_delay_ms(e));
     json_end(&j);
 }
 
@@ -140,6 +142,18 @@ void on_server_event(void *user, const tunnel_event *e)
     }
 }
 
+void show_draining(const app *a)
+{
+    char text[200];
+    const settings *s = a->settings;
+    if (s->json) /* an event has told */
+        return;
+    snprintf(text, sizeof(text),
+             "draining: what is under way may take %.4g s; another signal ends it at once",
+             (s->drain_delay_ms + s->drain_timeout_ms) / 1000.0);
+    show_note(a, "draining", text);
+}
+
 void show_counters(const app *a)
 {
     static const struct {
@@ -153,7 +167,9 @@ void show_counters(const app *a)
                     {"sessions", "sessions"},
                     {"TCP and TLS tunnel connections", "tunnel_connections"},
                     {"UDP flows", "udp_flows"},
-                    {"dropped datagrams", "datagrams_dropped"}};
+                    {"dropped datagrams", "datagrams_dropped"},
+                    {"refused attaches", "refused_attaches"},
+                    {"retried requests", "retried"}};
     json_line j;
     if (a->settings->json)
         json_begin(&j, stdout, "counters");
