@@ -69,6 +69,17 @@ def argv(base, changes):
     ({"--public-url": "nonsense"}, ["nonsense"]),
     ({"--public-url": "https://"}, ["https://"]),
     ({"--token": ""}, ["--token"]),
+    ({"--grace": "-1"}, ["--grace", "3600"]),
+    ({"--grace": "1e1"}, ["--grace", "3600"]),
+    ({"--hold": "86401"}, ["--hold", "86400"]),
+    ({"--hold": "five"}, ["--hold", "86400"]),
+    ({"--hold": ""}, ["--hold", "86400"]),
+    ({"--drain-delay": "3600.1"}, ["--drain-delay", "3600"]),
+    ({"--drain-delay": "-1"}, ["--drain-delay", "3600"]),
+    ({"--drain-timeout": "1,5"}, ["--drain-timeout", "86400"]),
+    ({"--drain-timeout": "100000"}, ["--drain-timeout", "86400"]),
+    ({"--drain-timeout": "nan"}, ["--drain-timeout", "86400"]),
+    ({"--state": "x" * 600}, ["--state"]),
 ])
 def test_server_usage(start, changes, words):
     one_line(start.program(SERVER_BIN, argv(SERVER_OK, changes)), 2, *words)
@@ -126,6 +137,9 @@ def test_client_upstream_usage(start, args, words):
     ({"--instance": "ab" * 40}, ["--instance"]),
     ({"--host-header": "evil\r\nX-Injected: 1"}, ["--host-header"]),
     ({"--host-header": "two words"}, ["two words"]),
+    ({"--drain-timeout": "-1"}, ["--drain-timeout", "86400"]),
+    ({"--drain-timeout": "86401"}, ["--drain-timeout", "86400"]),
+    ({"--drain-timeout": "soon"}, ["--drain-timeout", "86400"]),
 ])
 def test_client_usage(start, changes, words):
     one_line(start.program(CLIENT_BIN, ["http", "3000"] + argv(CLIENT_OK, changes)), 2, *words)
@@ -139,6 +153,21 @@ def test_bad_values_in_the_environment(start):
                          ["http", "3000"] + argv({**CLIENT_OK, "--subdomain": None}, {}),
                          env={"TUNNEL_SUBDOMAIN": "Not A Label"})
     one_line(proc, 2, "Not A Label")
+    proc = start.program(CLIENT_BIN, ["http", "3000"] + argv({**CLIENT_OK, "--server": None}, {}),
+                         env={"TUNNEL_SERVER": "wss://a,,wss://b,nonsense"})
+    one_line(proc, 2, "TUNNEL_SERVER", "nonsense")
+
+
+def test_a_proxy_of_the_environment_for_some_servers_only(start):
+    """One way out serves all servers: which one is right must be said."""
+    servers = {"--server": "wss://a.example.org,wss://b.example.org"}
+    env = {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "b.example.org"}
+    proc = start.program(CLIENT_BIN, ["http", "3000"] + argv(CLIENT_OK, servers), env=env)
+    one_line(proc, 2, "HTTPS_PROXY", "wss://a.example.org", "wss://b.example.org", "--proxy")
+    for choice in ("http://127.0.0.1:1", ""):
+        proc = start.program(CLIENT_BIN, ["http", "3000"] + argv(CLIENT_OK, {
+            **servers, "--proxy": choice}), env=env)
+        proc.wait_line("no tunnel through wss://[ab].example.org", kind="err")
 
 
 def test_unreadable_ca_is_exit_1(start, folder):

@@ -109,10 +109,15 @@ class Proc:
             self._expected_signal = number
         os.kill(self.pid, number)
 
-    def stop(self, number=signal.SIGTERM):
-        """Asks to stop and returns the exit code."""
+    def stop(self, number=signal.SIGTERM, patience=None):
+        """Asks to stop and returns the exit code. patience: seconds after which it insists."""
         if self.alive():
             os.kill(self.pid, number)
+        if patience:
+            try:
+                self.popen.wait(patience)
+            except subprocess.TimeoutExpired:
+                os.kill(self.pid, number)
         return self.wait()
 
     def kill(self):

@@ -150,7 +150,7 @@ class Starter:
             if proc.alive():
                 try:
                     proc.deliver(signal.SIGCONT)
-                    code = proc.stop()
+                    code = proc.stop(patience=1)  # no waiting for what tests left under way
                     if code != 0:
                         problems.append(f"{proc.name}: exit {code} on SIGTERM\n{proc.transcript()}")
                 except (AssertionError, ProcessLookupError) as error:
