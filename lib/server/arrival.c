@@ -89,16 +89,16 @@ static void refuse(arrival *a, uint8_t alert)
 /* --- whose it is ------------------------------------------------------------------------------ */
 
 /* How closely a name was meant by a tunnel that was found for it. */
-static size_t closeness(const tnl_tunnel *t, uint16_t target, const char *name)
+static size_t closeness(const tnl_name *n, uint16_t target, const char *name)
 {
-    if (!t)
+    if (!n)
         return 0;
-    size_t n = strlen(t->host) + 1;
-    if (strcmp(t->host, name) == 0)
-        n += (size_t)2 * TNL_HOST_MAX;
+    size_t close = strlen(n->host) + 1;
+    if (strcmp(n->host, name) == 0)
+        close += (size_t)2 * TNL_HOST_MAX;
     else if (target)
-        n += TNL_HOST_MAX;
-    return n;
+        close += TNL_HOST_MAX;
+    return close;
 }
 
 /* To a tls tunnel, to the server's own TLS, or to nobody. p[0..n) begins with the hello. */
@@ -108,12 +108,12 @@ static void dispatch(arrival *a, const uint8_t *p, size_t n)
     const char *name = a->hello.name;
     tnl_http_span span = {name, strlen(name)};
     uint16_t target = 0, other = 0;
-    tnl_tunnel *t = tnl_registry_is_front(s, name)
+    tnl_name *tls = tnl_registry_is_front(s, name)
                         ? NULL
                         : tnl_registry_find(s, TNL_KIND_TLS, span, &target);
-    tnl_tunnel *http = tnl_registry_find(s, TNL_KIND_HTTP, span, &other);
-    if (t && closeness(t, target, name) >= closeness(http, other, name)) {
-        (void)tnl_raw_accept(t, a->conn, p, n, target, name);
+    tnl_name *http = tnl_registry_find(s, TNL_KIND_HTTP, span, &other);
+    if (tls && closeness(tls, target, name) >= closeness(http, other, name)) {
+        (void)tnl_raw_accept(tls, a->conn, p, n, target, name);
         arrival_free(a);
         return;
     }

@@ -112,8 +112,9 @@ static void answer_open_failure(tnl_visitor *v, int error)
         tnl_visitor_answer(v, 500, tunnel_strerror(error));
 }
 
-/* Binds a stream to the visitor and sends the head; fresh: not one from the pool. */
-static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
+/* Binds a stream to the visitor and sends the head; fresh: not a kept one. An error: there is no
+ * stream to be had, and nothing was answered. */
+static int forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
 {
     tnl_open o = {.visitor = tnl_str_of(v->peer.host),
                   .port = v->peer.port,
@@ -127,18 +128,45 @@ static void forward(tnl_visitor *v, tnl_tunnel *t, bool fresh)
      * now is unlikely. */
     if (rc == TUNNEL_E_LIMIT && !t->fresh && (u = tnl_up_take(t, v->target)))
         rc = 0;
-    if (rc) {
-        answer_open_failure(v, rc);
-        return;
-    }
+    if (rc)
+        return rc;
     v->up = u;
-    u->visitor = v;
+    tnl_up_bind(u, v);
     u->gap_since = tnl_peer_away(t->peer) ? tnl_loop_now(v->server->loop) : 0;
     u->no_reuse = u->no_reuse || authenticates_connection(v->head);
     tnl_http_expect(u->parser, v->head_request, v->upgrade_asked);
     rc = write_head(v, t);
     if (rc && !v->closing)
         tnl_visitor_answer(v, 500, tunnel_strerror(rc));
+    return 0;
+}
+
+/* To t, or to the next member of its pool that has room. */
+static void start(tnl_visitor *v, tnl_tunnel *t, bool fresh)
+{
+    int rc;
+    for (;;) {
+        v->tunnel = t;
+        rc = forward(v, t, fresh);
+        tnl_tunnel *next = rc ? tnl_route_again(v) : NULL;
+        if (!next)
+            break;
+        v->server->stats.retried++;
+        t = next;
+    }
+    if (rc)
+        answer_open_failure(v, rc);
+    v->tunnel = NULL;
+}
+
+/* RFC 9110 section 9.2.2 */
+static bool is_idempotent(const tnl_http_head *h)
+{
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};
+    for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++)
+        if (tnl_http_is(h->method, methods[i]))
+            return true;
+    return false;
 }
 
 void tnl_exchange_start(tnl_visitor *v)
@@ -149,10 +177,10 @@ void tnl_exchange_start(tnl_visitor *v)
         return;
     bool safe = tnl_http_is(h->method, "GET") || v->head_request ||
                 tnl_http_is(h->method, "OPTIONS");
-    v->retriable = safe && h->framing == TNL_HTTP_NO_BODY && !v->upgrade_asked;
-    v->tunnel = t;
-    forward(v, t, !v->retriable);
-    v->tunnel = NULL;
+    v->bodiless = h->framing == TNL_HTTP_NO_BODY;
+    v->repeatable = v->bodiless && is_idempotent(h);
+    v->retriable = safe && v->bodiless && !v->upgrade_asked;
+    start(v, t, !v->retriable);
 }
 
 int tnl_exchange_request_body(tnl_visitor *v, const uint8_t *p, size_t n)
@@ -303,12 +331,42 @@ void tnl_visitor_on_end(tnl_visitor *v)
     tnl_loop_defer(v->server->loop, &v->go_on);
 }
 
+/* Nothing came back. What may be repeated, or has not reached a service, goes to another member. */
+static bool try_another(tnl_visitor *v, tnl_up *u)
+{
+    if (u->tunnel)
+        tnl_pool_failed(u->tunnel);
+    if (!v->bodiless || !(v->repeatable || u->untouched))
+        return false;
+    tnl_tunnel *t = tnl_route_again(v);
+    if (!t)
+        return false;
+    v->server->stats.retried++;
+    v->up = NULL;
+    tnl_up_drop(u);
+    start(v, t, true);
+    return true;
+}
+
+static bool try_again(tnl_visitor *v, tnl_up *u)
+{
+    tnl_tunnel *t = u->tunnel;
+    if (u->got_bytes)
+        return false;
+    if (!v->retriable || !u->uses || !t || !tnl_pool_reaches(t))
+        return try_another(v, u);
+    /* A kept stream that the upstream closed at the same moment: RFC 9110 section 9.2.2 allows to
+     * try again. */
+    v->up = NULL;
+    tnl_up_drop(u);
+    start(v, t, true);
+    return true;
+}
+
 void tnl_visitor_on_failure(tnl_visitor *v, int status, const char *why)
 {
     tnl_up *u = v->up;
     char text[600];
-    bool stale = u->uses > 0 && !u->got_bytes;
-    tnl_tunnel *t = u->tunnel;
     tnl_buf_clear(&v->out);
     if (v->head_sent) {
         /* What was sent so far must not look complete: where only the end of the connection would
@@ -319,16 +377,8 @@ void tnl_visitor_on_failure(tnl_visitor *v, int status, const char *why)
             tnl_visitor_finish(v);
         return;
     }
-    if (v->retriable && stale && t) {
-        /* A kept stream that the upstream closed at the same moment: RFC 9110 section 9.2.2 allows
-         * to try again. */
-        v->up = NULL;
-        tnl_up_drop(u);
-        v->tunnel = t;
-        forward(v, t, true);
-        v->tunnel = NULL;
+    if (try_again(v, u))
         return;
-    }
     if (status == 503)
         snprintf(text, sizeof(text),
                  "The tunnel's client has just left (%s).\nIt may come back in a moment.", why);

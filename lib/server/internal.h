@@ -22,10 +22,13 @@ enum {
     TNL_STALL_TIMEOUT_MS =
         300000,                  /* for a visitor to take anything of an answer that waits for it */
     TNL_IDLE_TIMEOUT_MS = 75000, /* a visitor's connection between two requests */
-    TNL_POOL_IDLE_MS =
+    TNL_KEEP_MS =
         3500, /* a kept upstream stream between two requests: less than the 5 s of most servers */
     TNL_LEAVE_MS = 2000,      /* for the service to end its direction after we did */
-    TNL_POOL_MAX_IDLE = 256,  /* kept upstream streams of a tunnel */
+    TNL_KEEP_MAX = 256,       /* kept upstream streams of a tunnel */
+    TNL_POOL_MAX = 100,       /* members of a pool */
+    TNL_POOL_AWAY_MS = 60000, /* after which a member that is away leaves its pool */
+    TNL_POOL_GAP_MS = 1000,   /* how long a visitor waits for one while there are others */
     TNL_MAX_TUNNELS = 64,     /* of one client */
     TNL_MAX_VISITORS = 16000, /* connections that are not links (yet) */
     TNL_MAX_CLIENTS = 4096,   /* links */
@@ -41,13 +44,26 @@ enum {
 
 typedef struct tnl_port tnl_port;
 
-/* What a client has published. It is in the registry as long as its client holds it. */
-typedef struct tnl_tunnel {
+/* How visitors are spread over a pool. */
+typedef enum tnl_balance {
+    TNL_BALANCE_NONE, /* no pool: one tunnel */
+    TNL_BALANCE_ROUND_ROBIN,
+    TNL_BALANCE_LEAST_LOADED,
+} tnl_balance;
+
+/*
+ * What visitors ask for, and who serves it: one tunnel, or a pool of them, of several clients of
+ * one account. It is in the registry from its first member to its last, and its public port is open
+ * as long; before that it is what one tunnel that is being published is to be called.
+ */
+typedef struct tnl_name {
     tnl_map_node by_key;
-    tnl_list of_peer;
-    struct tnl_peer *peer;
-    uint64_t id;     /* the client's */
-    uint64_t number; /* the server's: each publication has its own */
+    tnl_server *server;
+    tnl_list members; /* tunnels, in the order in which they joined */
+    size_t count;
+    tnl_list *turn;      /* the member that was taken last; the head: none */
+    tnl_balance balance; /* as the member that joined last has said */
+    bool kept;           /* stays in the registry without a member: for a moment, in a takeover */
     tnl_kind kind;
     /* The registry's: "http:demo.localhost", "tls:*.demo.localhost", "http:p#.demo.localhost"
      * (ports behind the client), "path:ID", "tcp:20022". */
@@ -56,24 +72,40 @@ typedef struct tnl_tunnel {
     char host[TNL_HOST_MAX];           /* of the key; "" without */
     char path_id[TNL_PATH_ID_MAX + 1]; /* asked for; "" none */
     char url[TNL_HOST_MAX + TNL_PATH_ID_MAX + 32];
+    uint16_t port;   /* tcp, udp; 0: not chosen yet */
+    bool ports;      /* names of ports behind the client */
+    tnl_port *bound; /* tcp, udp: its sockets */
+} tnl_name;
+
+/* What a client has published: a member of its name as long as the client holds it. */
+typedef struct tnl_tunnel {
+    tnl_name *name; /* its own until it is published */
+    tnl_list of_name;
+    tnl_list of_peer;
+    struct tnl_peer *peer;
+    uint64_t id;     /* the client's */
+    uint64_t number; /* the server's: each publication has its own */
+    tnl_balance balance;
     char host_header[TNL_HOST_MAX];
-    uint16_t port;    /* tcp, udp; 0: not chosen yet */
-    bool ports;       /* names of ports behind the client */
     bool fresh;       /* each request has a stream of its own */
     uint32_t idle_ms; /* udp: of a flow */
-    tnl_port *bound;  /* tcp, udp: its sockets */
-    tnl_list ups;     /* all upstream streams */
+    tnl_list ups;     /* all upstream streams of requests */
     tnl_list idle;    /* those that are kept idle, the longest idle first */
     size_t idle_count;
+    tnl_list raws;      /* connections whose bytes pass as they are (raw.c) */
+    size_t busy;        /* streams in use: those and the ups with a visitor */
+    unsigned fails;     /* in a row: its service could not be reached, or left without an answer */
+    uint64_t failed_at; /* loop time */
+    uint64_t passed_until; /* passed over, if there is another */
 } tnl_tunnel;
 
-/* A publication that waits for the probe of the present holder. */
+/* A publication that waits for the probe of the present holders. */
 typedef struct tnl_probe {
     tnl_list node;
     struct tnl_peer *peer;
     tnl_timer *timer;
     uint64_t started;
-    uint64_t asked;     /* number of the holder's publication */
+    uint64_t asked;     /* publications so far: who came later was not asked */
     tnl_tunnel *wanted; /* not yet in the registry */
 } tnl_probe;
 
@@ -111,7 +143,7 @@ struct tnl_server {
     char public_host[TNL_HOST_MAX];
     uint16_t public_port; /* 0: the scheme's own */
     uint16_t tls_port;    /* where visitors of tls tunnels come */
-    tnl_map tunnels;      /* by key */
+    tnl_map names;        /* by key */
     tnl_list arrivals;    /* connections of which it is not known yet whose they are */
     tnl_list visitors;
     size_t visitor_count;      /* raw connections counted */
@@ -141,28 +173,54 @@ void tnl_server_maybe_closed(tnl_server *s);
 
 /* registry.c */
 /*
- * The tunnel that a name belongs to: the name itself, else pPORT.NAME of a tunnel with ports
- * (*target is the port then, else 0), else the nearest wildcard above it. host: as it came, a port
- * and one trailing dot are ignored. NULL: none.
+ * What a host name stands for: the name itself, else pPORT.NAME of one with ports (*target is the
+ * port then, else 0), else the nearest wildcard above it. asked: as it came, a port and one
+ * trailing dot are ignored. NULL: none.
  */
-tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, uint16_t *target);
-/* The tunnel with an id for routing by path: one that asked for the id, else one with that name. */
-tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n);
+tnl_name *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, uint16_t *target);
+/* What an id for routing by path stands for: what asked for the id, else what has that name. */
+tnl_name *tnl_registry_find_path(tnl_server *s, const char *id, size_t n);
 /* Whether a Host is the server's domain itself. */
 bool tnl_registry_is_root(const tnl_server *s, tnl_http_span asked);
 /* Whether a name is the server's domain or lies under it. */
 bool tnl_registry_is_own(const tnl_server *s, const char *host);
 /* Whether it is the name by which clients reach the server over TLS: no tls tunnel may have it. */
 bool tnl_registry_is_front(const tnl_server *s, const char *host);
-tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted);
+/* Who has what a tunnel is to be called already: its members are of one account; or NULL. */
+tnl_name *tnl_registry_holder(const tnl_tunnel *wanted);
 /* Whether another account has something under the same name, of whatever kind. */
 bool tnl_registry_foreign(const tnl_tunnel *wanted);
 /* Makes a tunnel of what a client asks for; not in the registry yet, and no port is open. On
  * failure a line in text: TUNNEL_E_NAME_INVALID, DENIED, UNSUPPORTED, INVALID, NOMEM, LIMIT. */
 int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, const tnl_publish *m, char *text, size_t size);
+/* Publishes it: as the last member of the name that there is already, with the port of that, or
+ * under its own, whose port is open. 0, or TUNNEL_E_NOMEM in the latter case. */
 int tnl_registry_add(tnl_tunnel *t);
-/* Takes it out of the registry, closes its port, retires its idle streams, frees it. */
+/* Takes it out of the registry, retires its idle streams, frees it; with the last member the name
+ * goes, and its port is closed. */
 void tnl_tunnel_free(tnl_tunnel *t);
+/* Ends a takeover: without a member the name goes after all. */
+void tnl_name_release(tnl_name *n);
+
+/* pool.c: whom a visitor is sent to */
+enum { TNL_POOL_TRIES = 4 };
+/* The publications (by number) that a visitor was sent to already. All zeros: none. */
+typedef struct tnl_tried {
+    size_t count;
+    uint64_t numbers[TNL_POOL_TRIES];
+} tnl_tried;
+/* The member whose turn it is, of those that were not tried; best one that is neither away nor has
+ * failed of late. It is among those tried then. NULL: none is left, or enough were tried. */
+tnl_tunnel *tnl_pool_pick(tnl_name *n, tnl_tried *tried);
+/* Whether its client is there. */
+bool tnl_pool_reaches(const tnl_tunnel *t);
+/* Whether there is a member that was not tried and can be reached. */
+bool tnl_pool_has_other(const tnl_name *n, const tnl_tried *tried);
+/* The member's service could not be reached, or left without an answer: for a while the others go
+ * first. */
+void tnl_pool_failed(tnl_tunnel *t);
+/* It has answered a request or connection that began at `since` (loop time). */
+void tnl_pool_worked(tnl_tunnel *t, uint64_t since);
 
 /* names.c: what may be published under which name */
 /* Fills label, host, path_id and key of a http or tls tunnel. Errors as tnl_tunnel_new(). */
@@ -175,7 +233,7 @@ int tnl_port_check(const tnl_tunnel *t, char *text, size_t size);
 /* Binds the port, or one that is free, and completes key and url. ADDR_IN_USE, ACCESS, LIMIT (none
  * is free), NOMEM, IO with a line. */
 int tnl_port_open(tnl_tunnel *t, char *text, size_t size);
-void tnl_port_close(tnl_tunnel *t);
+void tnl_port_close(tnl_name *n);
 /* The host part of a listener's address, as tnl_listener_new() and tnl_udp_new() take it
  * ("127.0.0.1",
  * "[::]"); each host once, those that stand for all addresses first; false: no more. */
@@ -184,17 +242,21 @@ bool tnl_port_host(const tnl_server *s, size_t index, char out[96]);
  */
 bool tnl_port_covered(const tnl_server *s, size_t index);
 
-/* tcp.c, udp.c: open t->port on all hosts, or on none. Errors as tnl_port_open(). */
-int tnl_tcp_open(tnl_tunnel *t, char *text, size_t size);
-void tnl_tcp_close(tnl_tunnel *t);
-int tnl_udp_open(tnl_tunnel *t, char *text, size_t size);
-void tnl_udp_close(tnl_tunnel *t);
+/* tcp.c, udp.c: open n->port on all hosts, or on none. Errors as tnl_port_open(). */
+int tnl_tcp_open(tnl_name *n, char *text, size_t size);
+void tnl_tcp_close(tnl_name *n);
+int tnl_udp_open(tnl_name *n, char *text, size_t size);
+void tnl_udp_close(tnl_name *n);
+/* Ends the flows, which were of a client that leaves; the port stays open. */
+void tnl_udp_forget(tnl_name *n);
 /* A datagram of the client's, for the visitor of a flow. */
 void tnl_udp_answer(tnl_peer *p, const tnl_datagram *d);
 
 /* publish.c */
 int tnl_publish_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n);
 void tnl_publish_drop_all(tnl_peer *p);
+/* Members of pools whose clients were away for too long leave them. */
+void tnl_publish_sweep(tnl_server *s, uint64_t now);
 
 /* peer.c */
 /* Takes over the connection; head[0..n): a well-formed upgrade request and what followed it. */
@@ -234,6 +296,7 @@ typedef struct tnl_up {
     uint16_t target; /* the port behind the client */
     unsigned uses;
     bool got_bytes; /* of the present response */
+    bool untouched; /* it was reset, and nothing of the request has reached a service */
     bool no_reuse;
     bool leaving; /* our direction is ended; the service's end is awaited */
     bool
@@ -256,7 +319,10 @@ void tnl_up_drop(tnl_up *u);
 /* After a 101: the visitor's connection broke. What it had said goes to the service first, for a
  * while (TNL_LEAVE_MS). */
 void tnl_up_break(tnl_up *u, int error, const char *text);
-void tnl_up_sweep(tnl_tunnel *t, uint64_t now);
+/* From time to time, of all that a client has published. */
+void tnl_up_sweep(tnl_peer *p, uint64_t now);
+/* Binds it to a visitor, or to none (NULL). */
+void tnl_up_bind(tnl_up *u, tnl_visitor *v);
 
 /* exchange.c: what the stream tells the visitor it is bound to. In each of these the visitor may
  * abort, which drops the up: only inside the parser's callbacks does it stay valid, without a

@@ -44,9 +44,9 @@ static int make_name(const tnl_tunnel *t, char *out, size_t size)
         snprintf(out, size, "%s-%s-%04u",
                  adjectives[r[0] % (sizeof(adjectives) / sizeof(*adjectives))],
                  nouns[r[1] % (sizeof(nouns) / sizeof(*nouns))], r[2] % 10000);
-        snprintf(key, sizeof(key), "%s:%s.%s", tnl_kind_name(t->kind), out,
+        snprintf(key, sizeof(key), "%s:%s.%s", tnl_kind_name(t->name->kind), out,
                  t->peer->server->config.domain);
-        if (!tnl_map_get(&t->peer->server->tunnels, key, strlen(key)))
+        if (!tnl_map_get(&t->peer->server->names, key, strlen(key)))
             return 0;
     }
     return TUNNEL_E_LIMIT;
@@ -103,27 +103,27 @@ static bool may_have(const tnl_peer *p, const char *domain)
 /* A domain of the client's own. */
 static int name_domain(tnl_tunnel *t, const tnl_publish *m, char *text, size_t size)
 {
-    snprintf(t->host, sizeof(t->host), "%.*s", (int)m->domain.n, m->domain.p);
-    lower(t->host);
-    const char *base = t->host + (is_wildcard(t->host) ? 2 : 0);
+    snprintf(t->name->host, sizeof(t->name->host), "%.*s", (int)m->domain.n, m->domain.p);
+    lower(t->name->host);
+    const char *base = t->name->host + (is_wildcard(t->name->host) ? 2 : 0);
     const char *last = strrchr(base, '.');
     if (!last || !tnl_is_domain(base) || last[1 + strspn(last + 1, "0123456789")] == '\0')
         return refuse(text, size, TUNNEL_E_NAME_INVALID,
                       "not a domain name: give one such as app.example.org or *.example.org");
-    if (m->name.n || (t->ports && base != t->host))
+    if (m->name.n || (t->name->ports && base != t->name->host))
         return refuse(text, size, TUNNEL_E_NAME_INVALID, "give a name or a domain, not both");
     if (tnl_registry_is_own(t->peer->server, base)) {
         snprintf(text, size,
                  "'%.100s' is under the server's own domain: ask for its first label with "
                  "--subdomain",
-                 t->host);
+                 t->name->host);
         return TUNNEL_E_DENIED;
     }
-    if (!may_have(t->peer, t->host)) {
+    if (!may_have(t->peer, t->name->host)) {
         snprintf(text, size,
                  "this credential may not publish '%.100s': the server must allow the domain "
                  "(--allow-domain)",
-                 t->host);
+                 t->name->host);
         return TUNNEL_E_DENIED;
     }
     return 0;
@@ -138,24 +138,24 @@ static int name_label(tnl_tunnel *t, const tnl_publish *m, char *text, size_t si
     if (m->name.n > 65)
         return refuse(text, size, TUNNEL_E_NAME_INVALID, invalid);
     if (m->name.n)
-        memcpy(t->label, m->name.p, m->name.n);
-    lower(t->label);
-    bool wildcard = is_wildcard(t->label), root = strcmp(t->label, "@") == 0;
-    if (t->ports && (wildcard || root))
+        memcpy(t->name->label, m->name.p, m->name.n);
+    lower(t->name->label);
+    bool wildcard = is_wildcard(t->name->label), root = strcmp(t->name->label, "@") == 0;
+    if (t->name->ports && (wildcard || root))
         return refuse(text, size, TUNNEL_E_NAME_INVALID,
                       "ports behind a client need a name of their own: a DNS label");
     if (m->name.n == 0) {
-        int rc = make_name(t, t->label, sizeof(t->label));
+        int rc = make_name(t, t->name->label, sizeof(t->name->label));
         if (rc)
             return refuse(text, size, rc, "no name is free");
-    } else if (!root && !tnl_is_label(t->label + (wildcard ? 2 : 0))) {
+    } else if (!root && !tnl_is_label(t->name->label + (wildcard ? 2 : 0))) {
         return refuse(text, size, TUNNEL_E_NAME_INVALID, invalid);
     }
     if (root)
-        snprintf(t->host, sizeof(t->host), "%s", domain);
-    else if (snprintf(t->host, sizeof(t->host), "%s.%s", t->label, domain) > 253)
+        snprintf(t->name->host, sizeof(t->name->host), "%s", domain);
+    else if (snprintf(t->name->host, sizeof(t->name->host), "%s.%s", t->name->label, domain) > 253)
         return refuse(text, size, TUNNEL_E_NAME_INVALID, "the name is too long");
-    if (t->kind == TNL_KIND_TLS && tnl_registry_is_front(t->peer->server, t->host))
+    if (t->name->kind == TNL_KIND_TLS && tnl_registry_is_front(t->peer->server, t->name->host))
         return refuse(
             text, size, TUNNEL_E_DENIED,
             "clients reach the server itself by that name, with TLS: publish another one");
@@ -164,22 +164,22 @@ static int name_label(tnl_tunnel *t, const tnl_publish *m, char *text, size_t si
 
 static int name_path(tnl_tunnel *t, const tnl_publish *m, char *text, size_t size)
 {
-    snprintf(t->path_id, sizeof(t->path_id), "%.*s", (int)m->path_id.n, m->path_id.p);
-    size_t n = strlen(t->path_id);
+    snprintf(t->name->path_id, sizeof(t->name->path_id), "%.*s", (int)m->path_id.n, m->path_id.p);
+    size_t n = strlen(t->name->path_id);
     if (!t->peer->server->config.path_routing)
         return refuse(text, size, TUNNEL_E_UNSUPPORTED,
                       "this server does not route by path: start it with --path-routing, or give "
                       "--subdomain instead of --path-id");
-    if (n != m->path_id.n || strcmp(t->path_id, ".") == 0 || strcmp(t->path_id, "..") == 0 ||
-        strcmp(t->path_id, "__tunnel__") == 0 ||
-        strspn(t->path_id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_~.%-") !=
-            n)
+    if (n != m->path_id.n || strcmp(t->name->path_id, ".") == 0 ||
+        strcmp(t->name->path_id, "..") == 0 || strcmp(t->name->path_id, "__tunnel__") == 0 ||
+        strspn(t->name->path_id,
+               "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_~.%-") != n)
         return refuse(text, size, TUNNEL_E_NAME_INVALID,
                       "not a path id: use 1 to 128 of a-z A-Z 0-9 _ ~ . % -, not '.' or '..'");
-    if (t->kind != TNL_KIND_HTTP || t->ports || m->name.n || m->domain.n)
+    if (t->name->kind != TNL_KIND_HTTP || t->name->ports || m->name.n || m->domain.n)
         return refuse(text, size, TUNNEL_E_NAME_INVALID,
                       "a path id is for a http tunnel without a name or domain");
-    snprintf(t->key, sizeof(t->key), "path:%s", t->path_id);
+    snprintf(t->name->key, sizeof(t->name->key), "path:%s", t->name->path_id);
     return 0;
 }
 
@@ -190,9 +190,9 @@ int tnl_name_tunnel(tnl_tunnel *t, const tnl_publish *m, char *text, size_t size
     int rc = m->domain.n ? name_domain(t, m, text, size) : name_label(t, m, text, size);
     if (rc)
         return rc;
-    int n = snprintf(t->key, sizeof(t->key), "%s:%s%s", tnl_kind_name(t->kind),
-                     t->ports ? "p#." : "", t->host);
-    if (n < 0 || (size_t)n >= sizeof(t->key))
+    int n = snprintf(t->name->key, sizeof(t->name->key), "%s:%s%s", tnl_kind_name(t->name->kind),
+                     t->name->ports ? "p#." : "", t->name->host);
+    if (n < 0 || (size_t)n >= sizeof(t->name->key))
         return refuse(text, size, TUNNEL_E_NAME_INVALID, "the name is too long");
     return 0;
 }
@@ -202,24 +202,25 @@ void tnl_name_url(tnl_tunnel *t)
     const tnl_server *s = t->peer->server;
     char port[8] = "";
     char host[TNL_HOST_MAX];
-    bool tls = t->kind == TNL_KIND_TLS;
+    bool tls = t->name->kind == TNL_KIND_TLS;
     /* Labels go before the public name of the server, which need not be the domain it routes by. */
-    if (t->path_id[0] || strcmp(t->label, "@") == 0)
+    if (t->name->path_id[0] || strcmp(t->name->label, "@") == 0)
         snprintf(host, sizeof(host), "%s", s->public_host);
-    else if (t->label[0])
-        snprintf(host, sizeof(host), "%.65s.%.180s", t->label, s->public_host);
+    else if (t->name->label[0])
+        snprintf(host, sizeof(host), "%.65s.%.180s", t->name->label, s->public_host);
     else
-        snprintf(host, sizeof(host), "%s", t->host);
+        snprintf(host, sizeof(host), "%s", t->name->host);
     if (tls)
         snprintf(port, sizeof(port), ":%u", s->tls_port);
     else if (s->public_port)
         snprintf(port, sizeof(port), ":%u", s->public_port);
-    bool by_path = t->path_id[0] || (s->config.path_routing && !tls && !t->ports && t->label[0] &&
-                                     t->label[0] != '@' && t->label[0] != '*');
+    bool by_path = t->name->path_id[0] ||
+                   (s->config.path_routing && !tls && !t->name->ports && t->name->label[0] &&
+                    t->name->label[0] != '@' && t->name->label[0] != '*');
     if (by_path)
-        snprintf(t->url, sizeof(t->url), "%s://%s%s/%s/", s->public_scheme, s->public_host, port,
-                 t->path_id[0] ? t->path_id : t->label);
+        snprintf(t->name->url, sizeof(t->name->url), "%s://%s%s/%s/", s->public_scheme,
+                 s->public_host, port, t->name->path_id[0] ? t->name->path_id : t->name->label);
     else
-        snprintf(t->url, sizeof(t->url), "%s://%s%s%s", tls ? "tls" : s->public_scheme,
-                 t->ports ? "pPORT." : "", host, port);
+        snprintf(t->name->url, sizeof(t->name->url), "%s://%s%s%s", tls ? "tls" : s->public_scheme,
+                 t->name->ports ? "pPORT." : "", host, port);
 }

@@ -15,7 +15,7 @@ enum { TRIES = 64 };
 static const tnl_ports *range_of(const tnl_tunnel *t)
 {
     const tnl_server_config *c = &t->peer->server->config;
-    return t->kind == TNL_KIND_TCP ? &c->tcp_ports : &c->udp_ports;
+    return t->name->kind == TNL_KIND_TCP ? &c->tcp_ports : &c->udp_ports;
 }
 
 /* The host part of a listener's address; "" for one that has none. */
@@ -65,7 +65,7 @@ int tnl_port_check(const tnl_tunnel *t, char *text, size_t size)
 {
     char host[96], ports[TNL_PORTS_TEXT];
     const tnl_ports *range = range_of(t);
-    const char *kind = tnl_kind_name(t->kind);
+    const char *kind = tnl_kind_name(t->name->kind);
     if (range->count == 0) {
         snprintf(text, size, "this server gives out no %s ports (its --%s-ports is none)", kind,
                  kind);
@@ -76,9 +76,9 @@ int tnl_port_check(const tnl_tunnel *t, char *text, size_t size)
                  kind);
         return TUNNEL_E_UNSUPPORTED;
     }
-    if (t->port && !tnl_ports_has(range, t->port)) {
+    if (t->name->port && !tnl_ports_has(range, t->name->port)) {
         snprintf(text, size, "the port %u is not one of those this server gives out: %.200s",
-                 t->port, tnl_ports_print(range, ports, sizeof(ports)));
+                 t->name->port, tnl_ports_print(range, ports, sizeof(ports)));
         return TUNNEL_E_DENIED;
     }
     return 0;
@@ -86,12 +86,14 @@ int tnl_port_check(const tnl_tunnel *t, char *text, size_t size)
 
 static int open_at(tnl_tunnel *t, char *text, size_t size)
 {
-    return t->kind == TNL_KIND_TCP ? tnl_tcp_open(t, text, size) : tnl_udp_open(t, text, size);
+    return t->name->kind == TNL_KIND_TCP ? tnl_tcp_open(t->name, text, size)
+                                         : tnl_udp_open(t->name, text, size);
 }
 
 static void set_key(tnl_tunnel *t)
 {
-    snprintf(t->key, sizeof(t->key), "%s:%u", tnl_kind_name(t->kind), t->port);
+    snprintf(t->name->key, sizeof(t->name->key), "%s:%u", tnl_kind_name(t->name->kind),
+             t->name->port);
 }
 
 /* One of the range, tried from a random place on. */
@@ -105,7 +107,7 @@ static int open_any(tnl_tunnel *t, char *text, size_t size)
         return rc;
     rc = TUNNEL_E_LIMIT;
     for (size_t i = 0, tried = 0; i < total && tried < TRIES; i++) {
-        t->port = tnl_ports_at(range, (start + i) % total);
+        t->name->port = tnl_ports_at(range, (start + i) % total);
         set_key(t);
         if (tnl_registry_holder(t))
             continue;
@@ -115,7 +117,7 @@ static int open_any(tnl_tunnel *t, char *text, size_t size)
             break;
     }
     if (rc == TUNNEL_E_LIMIT || rc == TUNNEL_E_ADDR_IN_USE)
-        snprintf(text, size, "no %s port is free on the server now", tnl_kind_name(t->kind));
+        snprintf(text, size, "no %s port is free on the server now", tnl_kind_name(t->name->kind));
     return rc;
 }
 
@@ -126,18 +128,19 @@ int tnl_port_open(tnl_tunnel *t, char *text, size_t size)
         snprintf(text, size, "the server has no room for more ports now");
         return TUNNEL_E_LIMIT;
     }
-    int rc = t->port ? open_at(t, text, size) : open_any(t, text, size);
+    int rc = t->name->port ? open_at(t, text, size) : open_any(t, text, size);
     if (rc)
         return rc;
     set_key(t);
-    snprintf(t->url, sizeof(t->url), "%s://%s:%u", tnl_kind_name(t->kind), s->public_host, t->port);
+    snprintf(t->name->url, sizeof(t->name->url), "%s://%s:%u", tnl_kind_name(t->name->kind),
+             s->public_host, t->name->port);
     return 0;
 }
 
-void tnl_port_close(tnl_tunnel *t)
+void tnl_port_close(tnl_name *n)
 {
-    if (t->kind == TNL_KIND_TCP)
-        tnl_tcp_close(t);
-    else if (t->kind == TNL_KIND_UDP)
-        tnl_udp_close(t);
+    if (n->kind == TNL_KIND_TCP)
+        tnl_tcp_close(n);
+    else if (n->kind == TNL_KIND_UDP)
+        tnl_udp_close(n);
 }

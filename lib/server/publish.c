@@ -38,15 +38,38 @@ static void refuse(tnl_peer *p, uint64_t tunnel, int code, const char *message)
                      tnl_publish_failed_encode(bytes, sizeof(bytes), &m));
 }
 
+/* A member leaves its name for good, and is told why. */
+static void dismiss(tnl_tunnel *t, int code, const char *message)
+{
+    tnl_peer *p = t->peer;
+    uint64_t id = t->id;
+    tnl_tunnel_free(t);
+    refuse(p, id, code, message);
+}
+
+/* Everybody loses the name to another client of the same account, which takes it over at once. */
+static void displace(tnl_name *held)
+{
+    held->kept = true;
+    while (held->count)
+        dismiss(TNL_CONTAINER(held->members.next, tnl_tunnel, of_name), TUNNEL_E_REPLACED,
+                "another client of the same account has taken the name");
+}
+
+/* The name is free, or t may join who has it. */
 static void publish(tnl_tunnel *t)
 {
     tnl_peer *p = t->peer;
     uint64_t id = t->id;
     char text[TEXT] = "";
     uint8_t bytes[1024];
-    int rc = t->kind == TNL_KIND_TCP || t->kind == TNL_KIND_UDP
-                 ? tnl_port_open(t, text, sizeof(text))
-                 : 0;
+    tnl_name *n = t->name, *held = tnl_registry_holder(t);
+    int rc = 0;
+    if (held && held->count >= TNL_POOL_MAX)
+        dismiss(TNL_CONTAINER(held->members.next, tnl_tunnel, of_name), TUNNEL_E_REPLACED,
+                "a newer client has joined the pool, which has 100 members at most");
+    if (!held && (n->kind == TNL_KIND_TCP || n->kind == TNL_KIND_UDP))
+        rc = tnl_port_open(t, text, sizeof(text));
     if (rc == 0)
         rc = tnl_registry_add(t);
     if (rc) {
@@ -54,36 +77,83 @@ static void publish(tnl_tunnel *t)
         refuse(p, id, rc, text[0] ? text : tunnel_strerror(rc));
         return;
     }
+    n = t->name;
     tnl_published m = {
-        .tunnel = id, .name = tnl_str_of(t->label), .url = tnl_str_of(t->url), .port = t->port};
+        .tunnel = id, .name = tnl_str_of(n->label), .url = tnl_str_of(n->url), .port = n->port};
     tnl_peer_control(p, TNL_CONTROL_PUBLISHED, bytes,
                      tnl_published_encode(bytes, sizeof(bytes), &m));
 }
 
-/* The holder loses the name to another client of the same account, and is told for good. */
-static void displace(tnl_tunnel *holder)
+/* held: who has the name; NULL: nobody. */
+static void take_over(tnl_tunnel *wanted, tnl_name *held)
 {
-    tnl_peer *p = holder->peer;
-    uint64_t id = holder->id;
-    tnl_tunnel_free(holder);
-    refuse(p, id, TUNNEL_E_REPLACED, "another client of the same account has taken the name");
+    if (held)
+        displace(held);
+    publish(wanted);
+    if (held)
+        tnl_name_release(held);
 }
 
 static void taken(tnl_tunnel *wanted, const char *by)
 {
     char text[TEXT];
     tnl_peer *p = wanted->peer;
+    const tnl_name *n = wanted->name;
     uint64_t id = wanted->id;
-    if (wanted->port)
-        snprintf(text, sizeof(text), "the port %u is held by %s", wanted->port, by);
+    if (n->port)
+        snprintf(text, sizeof(text), "the port %u is held by %s", n->port, by);
     else
         snprintf(text, sizeof(text), "the name '%s' is held by %s",
-                 wanted->label[0]  ? wanted->label
-                 : wanted->host[0] ? wanted->host
-                                   : wanted->path_id,
+                 n->label[0]  ? n->label
+                 : n->host[0] ? n->host
+                              : n->path_id,
                  by);
     tnl_tunnel_free(wanted);
     refuse(p, id, TUNNEL_E_NAME_TAKEN, text);
+}
+
+/* --- who holds it ----------------------------------------------------------------------------- */
+
+static bool shares(const tnl_tunnel *wanted, const tnl_name *held)
+{
+    return held->balance && wanted->balance;
+}
+
+static bool has_member(const tnl_name *held, const tnl_peer *p)
+{
+    for (tnl_list *n = held->members.next; n != &held->members; n = n->next)
+        if (TNL_CONTAINER(n, tnl_tunnel, of_name)->peer == p)
+            return true;
+    return false;
+}
+
+static bool all_away(const tnl_name *held)
+{
+    for (tnl_list *n = held->members.next; n != &held->members; n = n->next)
+        if (!tnl_peer_away(TNL_CONTAINER(n, tnl_tunnel, of_name)->peer))
+            return false;
+    return true;
+}
+
+/* Whether one of them has been heard since it was asked, or was never asked. */
+static bool any_alive(const tnl_name *held, const tnl_probe *probe)
+{
+    for (tnl_list *n = held->members.next; n != &held->members; n = n->next) {
+        const tnl_tunnel *t = TNL_CONTAINER(n, tnl_tunnel, of_name);
+        if (t->number > probe->asked ||
+            (t->peer->session && tnl_session_last_heard(t->peer->session) >= probe->started))
+            return true;
+    }
+    return false;
+}
+
+static const char *live_holder(const tnl_tunnel *wanted, const tnl_name *held)
+{
+    if (held->balance)
+        return "a pool of this account: start this client with --pool as well to join it";
+    return wanted->balance ? "another live client of this account that does not share it: start "
+                             "that one with --pool as well"
+                           : "another live client of this account";
 }
 
 /* The holder had its time to answer the ping. */
@@ -91,26 +161,22 @@ static void on_probe_over(void *user)
 {
     tnl_probe *probe = user;
     tnl_tunnel *wanted = probe->wanted;
-    tnl_tunnel *holder = tnl_registry_holder(wanted);
+    tnl_name *held = tnl_registry_holder(wanted);
     probe->wanted = NULL;
-    /* Who has got the name meanwhile was never asked. */
-    bool asked = holder && holder->number == probe->asked;
-    bool alive = holder &&
-                 (!asked || (holder->peer->session &&
-                             tnl_session_last_heard(holder->peer->session) >= probe->started));
+    bool alive = held && any_alive(held, probe);
     probe_free(probe);
     /* The name may be free by now, and another account have it as one of another kind. */
-    bool foreign = tnl_registry_foreign(wanted);
-    if (alive || foreign) {
-        taken(wanted, foreign ? "another account" : "another live client of this account");
-        return;
-    }
-    if (holder)
-        displace(holder);
-    publish(wanted);
+    if (tnl_registry_foreign(wanted))
+        taken(wanted, "another account");
+    else if (held && shares(wanted, held))
+        publish(wanted);
+    else if (alive)
+        taken(wanted, live_holder(wanted, held));
+    else
+        take_over(wanted, held);
 }
 
-static int start_probe(tnl_tunnel *wanted, tnl_tunnel *holder)
+static int start_probe(tnl_tunnel *wanted, const tnl_name *held)
 {
     tnl_peer *p = wanted->peer;
     size_t running = 0;
@@ -125,14 +191,17 @@ static int start_probe(tnl_tunnel *wanted, tnl_tunnel *holder)
     }
     probe->peer = p;
     probe->wanted = wanted;
-    probe->asked = holder->number;
+    probe->asked = p->server->publications;
     /* Heard in this very turn is alive as well: on a fast path the answer comes within the same
      * millisecond. */
     probe->started = tnl_loop_now(p->server->loop);
     tnl_list_add_tail(&p->probes, &probe->node);
     tnl_timer_start(probe->timer, TNL_PROBE_MS);
-    if (holder->peer->session)
-        tnl_session_ping(holder->peer->session);
+    for (tnl_list *n = held->members.next; n != &held->members; n = n->next) {
+        const tnl_tunnel *t = TNL_CONTAINER(n, tnl_tunnel, of_name);
+        if (t->peer->session)
+            tnl_session_ping(t->peer->session);
+    }
     return 0;
 }
 
@@ -150,19 +219,21 @@ static bool id_in_use(const tnl_peer *p, uint64_t id)
 static void decide(tnl_tunnel *t)
 {
     tnl_peer *p = t->peer;
-    tnl_tunnel *holder = tnl_registry_holder(t);
-    if (tnl_registry_foreign(t)) {
+    tnl_name *held = tnl_registry_holder(t);
+    if (tnl_registry_foreign(t))
         taken(t, "another account");
-    } else if (!holder) {
+    else if (!held)
         publish(t);
-    } else if (holder->peer == p) {
+    else if (has_member(held, p))
         taken(t, "this client already");
-    } else if (p->force || tnl_peer_away(holder->peer)) {
-        displace(holder);
+    else if (p->force)
+        take_over(t, held);
+    else if (shares(t, held))
         publish(t);
-    } else if (start_probe(t, holder)) {
+    else if (all_away(held))
+        take_over(t, held);
+    else if (start_probe(t, held))
         taken(t, "another client of this account");
-    }
 }
 
 static int on_publish(tnl_peer *p, const uint8_t *bytes, size_t n)
@@ -209,4 +280,26 @@ static int on_unpublish(tnl_peer *p, const uint8_t *bytes, size_t n)
 int tnl_publish_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
 {
     return type == TNL_CONTROL_PUBLISH ? on_publish(p, bytes, n) : on_unpublish(p, bytes, n);
+}
+
+/* A member of a pool whose client has been away for too long. */
+static tnl_tunnel *find_silent(tnl_server *s, uint64_t now)
+{
+    for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next) {
+        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, node);
+        if (!tnl_peer_away(p) || now - p->parked_at < TNL_POOL_AWAY_MS)
+            continue;
+        for (tnl_list *of = p->tunnels.next; of != &p->tunnels; of = of->next) {
+            tnl_tunnel *t = TNL_CONTAINER(of, tnl_tunnel, of_peer);
+            if (t->name->balance && t->name->count > 1)
+                return t;
+        }
+    }
+    return NULL;
+}
+
+void tnl_publish_sweep(tnl_server *s, uint64_t now)
+{
+    for (tnl_tunnel *t; (t = find_silent(s, now));)
+        dismiss(t, TUNNEL_E_GONE, "the client was away for too long, the pool went on without it");
 }

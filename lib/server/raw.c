@@ -13,6 +13,9 @@
 /* What is told of a connection when it is over; its tunnel may be gone by then. */
 typedef struct raw {
     tnl_server *server;
+    tnl_list of_tunnel; /* in tunnel->raws */
+    tnl_tunnel *tunnel; /* NULL: gone, or not joined yet */
+    uint64_t since;     /* loop time */
     const char *method;
     tnl_address visitor;
     char host[TNL_HOST_MAX];
@@ -31,10 +34,48 @@ static void tell(const raw *r, const tnl_forward_end *end)
         tnl_server_tell(r->server, &e);
 }
 
+static void bind(raw *r, tnl_tunnel *t)
+{
+    r->tunnel = t;
+    t->busy++;
+    tnl_list_add_tail(&t->raws, &r->of_tunnel);
+}
+
+static void unbind(raw *r)
+{
+    if (r->tunnel)
+        r->tunnel->busy--;
+    r->tunnel = NULL;
+    tnl_list_remove(&r->of_tunnel);
+}
+
+void tnl_raw_forget(tnl_tunnel *t)
+{
+    for (tnl_list *n; (n = tnl_list_first(&t->raws));)
+        unbind(TNL_CONTAINER(n, raw, of_tunnel));
+}
+
+/* Whether the service was not there. A connection that breaks without that may be the visitor's. */
+static bool not_reached(const tnl_forward_end *end)
+{
+    static const int codes[] = {TUNNEL_E_REFUSED,   TUNNEL_E_UNREACHABLE, TUNNEL_E_RESOLVE,
+                                TUNNEL_E_NOT_FOUND, TUNNEL_E_ACCESS,      TUNNEL_E_TIMEOUT,
+                                TUNNEL_E_UPSTREAM,  TUNNEL_E_TLS,         TUNNEL_E_CERTIFICATE};
+    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
+        if (end->error == codes[i])
+            return end->to_conn == 0;
+    return false;
+}
+
 static void on_over(void *user, const tnl_forward_end *end)
 {
     raw *r = user;
     r->server->visitor_count--;
+    if (r->tunnel && not_reached(end))
+        tnl_pool_failed(r->tunnel);
+    else if (r->tunnel && end->to_conn)
+        tnl_pool_worked(r->tunnel, r->since);
+    unbind(r);
     tell(r, end);
     tnl_free(r);
 }
@@ -64,13 +105,29 @@ static int join(tnl_tunnel *t, raw *r, tnl_conn *c, const uint8_t *early, size_t
     tnl_stream *s = NULL;
     tnl_address local = tnl_conn_local(c);
     tnl_forward_options o = {.patient = true, .events = &events, .user = r};
-    int rc = t->peer->server->raw ? open_stream(t, r, &local, target, &s) : TUNNEL_E_GONE;
+    int rc = r->server->raw ? open_stream(t, r, &local, target, &s) : TUNNEL_E_GONE;
     if (rc)
         return rc;
-    rc = tnl_forward_join(t->peer->server->raw, s, c, early, n, &o);
+    bind(r, t);
+    rc = tnl_forward_join(r->server->raw, s, c, early, n, &o);
     if (rc) {
+        unbind(r);
         tnl_stream_reset(s, rc, NULL);
         tnl_stream_release(s);
+    }
+    return rc;
+}
+
+/* To the member whose turn it is, or the next one that takes it. */
+static int join_any(tnl_name *to, raw *r, tnl_conn *c, const uint8_t *early, size_t n,
+                    uint16_t target)
+{
+    tnl_tried tried = {0};
+    int rc = TUNNEL_E_GONE;
+    for (tnl_tunnel *t; (t = tnl_pool_pick(to, &tried));) {
+        rc = join(t, r, c, early, n, target);
+        if (rc == 0)
+            return 0;
     }
     return rc;
 }
@@ -81,10 +138,10 @@ static void turn_away(tnl_conn *c)
     tnl_conn_reset(c);
 }
 
-int tnl_raw_accept(tnl_tunnel *t, tnl_conn *c, const uint8_t *early, size_t n, uint16_t target,
+int tnl_raw_accept(tnl_name *to, tnl_conn *c, const uint8_t *early, size_t n, uint16_t target,
                    const char *name)
 {
-    tnl_server *s = t->peer->server;
+    tnl_server *s = to->server;
     s->stats.connections++;
     raw *r = tnl_calloc(1, sizeof(*r));
     if (!r) {
@@ -92,14 +149,16 @@ int tnl_raw_accept(tnl_tunnel *t, tnl_conn *c, const uint8_t *early, size_t n, u
         return TUNNEL_E_NOMEM;
     }
     r->server = s;
-    r->method = t->kind == TNL_KIND_TCP ? "TCP" : "TLS";
+    r->since = tnl_loop_now(s->loop);
+    tnl_list_init(&r->of_tunnel);
+    r->method = to->kind == TNL_KIND_TCP ? "TCP" : "TLS";
     r->visitor = tnl_conn_peer(c);
     if (name)
         tnl_log_escape(r->host, sizeof(r->host), name, strlen(name));
     else
-        snprintf(r->host, sizeof(r->host), ":%u", t->port);
+        snprintf(r->host, sizeof(r->host), ":%u", to->port);
     s->visitor_count++;
-    int rc = join(t, r, c, early, n, target);
+    int rc = join_any(to, r, c, early, n, target);
     if (rc) {
         tnl_forward_end none = {.error = rc};
         turn_away(c);

@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "server/internal.h"
+#include "server/raw.h"
 #include "tunnel/error.h"
 
 /* --- finding ---------------------------------------------------------------------------------- */
@@ -28,13 +29,13 @@ static size_t normalize_host(char out[TNL_HOST_MAX], tnl_http_span host)
     return n;
 }
 
-static tnl_tunnel *get(tnl_server *s, const char *key)
+static tnl_name *get(tnl_server *s, const char *key)
 {
-    tnl_map_node *node = tnl_map_get(&s->tunnels, key, strlen(key));
-    return node ? TNL_CONTAINER(node, tnl_tunnel, by_key) : NULL;
+    tnl_map_node *node = tnl_map_get(&s->names, key, strlen(key));
+    return node ? TNL_CONTAINER(node, tnl_name, by_key) : NULL;
 }
 
-static tnl_tunnel *get_host(tnl_server *s, tnl_kind kind, const char *prefix, const char *host)
+static tnl_name *get_host(tnl_server *s, tnl_kind kind, const char *prefix, const char *host)
 {
     char key[TNL_HOST_MAX + 16];
     snprintf(key, sizeof(key), "%s:%s%s", tnl_kind_name(kind), prefix, host);
@@ -56,29 +57,29 @@ static uint16_t take_port(const char **host)
     return (uint16_t)port;
 }
 
-tnl_tunnel *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, uint16_t *target)
+tnl_name *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, uint16_t *target)
 {
     char name[TNL_HOST_MAX];
     const char *host = name;
     *target = 0;
     if (!normalize_host(name, asked))
         return NULL;
-    tnl_tunnel *t = get_host(s, kind, "", host);
-    uint16_t port = t ? 0 : take_port(&host);
+    tnl_name *n = get_host(s, kind, "", host);
+    uint16_t port = n ? 0 : take_port(&host);
     if (port) {
-        t = get_host(s, kind, "p#.", host);
-        *target = t ? port : 0;
+        n = get_host(s, kind, "p#.", host);
+        *target = n ? port : 0;
     }
     enum { MAX_DEPTH = 8 };
     bool own = tnl_registry_is_own(s, name);
     host = name;
-    for (int i = 0; !t && i < MAX_DEPTH && (host = strchr(host, '.')) != NULL; i++) {
+    for (int i = 0; !n && i < MAX_DEPTH && (host = strchr(host, '.')) != NULL; i++) {
         /* A client's own domain above the server's is not the server's. */
         if (own && !tnl_registry_is_own(s, host + 1))
             break;
-        t = get_host(s, kind, "*.", ++host);
+        n = get_host(s, kind, "*.", ++host);
     }
-    return t;
+    return n;
 }
 
 bool tnl_registry_is_root(const tnl_server *s, tnl_http_span asked)
@@ -88,62 +89,111 @@ bool tnl_registry_is_root(const tnl_server *s, tnl_http_span asked)
            (strcmp(name, s->config.domain) == 0 || strcmp(name, s->public_host) == 0);
 }
 
-tnl_tunnel *tnl_registry_find_path(tnl_server *s, const char *id, size_t n)
+tnl_name *tnl_registry_find_path(tnl_server *s, const char *id, size_t n)
 {
     char key[TNL_HOST_MAX + TNL_PATH_ID_MAX + 16];
     if (n > TNL_PATH_ID_MAX)
         return NULL;
     snprintf(key, sizeof(key), "path:%.*s", (int)n, id);
-    tnl_tunnel *t = get(s, key);
-    if (t || n > 63)
-        return t;
+    tnl_name *found = get(s, key);
+    if (found || n > 63)
+        return found;
     snprintf(key, sizeof(key), "%.*s.%s", (int)n, id, s->config.domain);
-    t = get_host(s, TNL_KIND_HTTP, "", key);
+    found = get_host(s, TNL_KIND_HTTP, "", key);
     /* An id is compared as it is: no wildcard, and no name in other letters. */
-    return t && strlen(t->label) == n && tnl_is_label(t->label) ? t : NULL;
+    return found && strlen(found->label) == n && tnl_is_label(found->label) ? found : NULL;
 }
 
-tnl_tunnel *tnl_registry_holder(const tnl_tunnel *wanted)
+tnl_name *tnl_registry_holder(const tnl_tunnel *wanted)
 {
-    return wanted->key[0] ? get(wanted->peer->server, wanted->key) : NULL;
+    return wanted->name->key[0] ? get(wanted->name->server, wanted->name->key) : NULL;
+}
+
+static bool held_by_other(const tnl_name *n, const char *account)
+{
+    if (!n || !n->count)
+        return false;
+    const tnl_tunnel *first = TNL_CONTAINER(n->members.next, tnl_tunnel, of_name);
+    return strcmp(first->peer->account, account) != 0;
 }
 
 bool tnl_registry_foreign(const tnl_tunnel *wanted)
 {
     static const char *const prefixes[] = {"", "*.", "p#."};
     static const tnl_kind kinds[] = {TNL_KIND_HTTP, TNL_KIND_TLS};
-    tnl_server *s = wanted->peer->server;
+    const tnl_name *name = wanted->name;
+    tnl_server *s = name->server;
     char key[TNL_HOST_MAX + TNL_PATH_ID_MAX + 16];
-    const char *host = wanted->host;
-    const tnl_tunnel *t = tnl_registry_holder(wanted);
-    if (t && strcmp(t->peer->account, wanted->peer->account) != 0)
+    const char *host = name->host, *account = wanted->peer->account;
+    if (held_by_other(tnl_registry_holder(wanted), account))
         return true;
-    if (wanted->path_id[0]) {
-        snprintf(key, sizeof(key), "%s.%s", wanted->path_id, s->config.domain);
+    if (name->path_id[0]) {
+        snprintf(key, sizeof(key), "%s.%s", name->path_id, s->config.domain);
         host = strlen(key) < TNL_HOST_MAX ? key : "";
-    } else if (wanted->label[0]) {
+    } else if (name->label[0]) {
         char path[TNL_HOST_MAX + 8];
-        snprintf(path, sizeof(path), "path:%s", wanted->label + (wanted->label[0] == '*' ? 2 : 0));
-        t = get(s, path);
-        if (t && strcmp(t->peer->account, wanted->peer->account) != 0)
+        snprintf(path, sizeof(path), "path:%s", name->label + (name->label[0] == '*' ? 2 : 0));
+        if (held_by_other(get(s, path), account))
             return true;
     }
     if (host[0] == '*')
         host += 2;
-    for (size_t i = 0; i < 6 && host[0]; i++) {
-        t = get_host(s, kinds[i / 3], prefixes[i % 3], host);
-        if (t && strcmp(t->peer->account, wanted->peer->account) != 0)
+    for (size_t i = 0; i < 6 && host[0]; i++)
+        if (held_by_other(get_host(s, kinds[i / 3], prefixes[i % 3], host), account))
             return true;
-    }
     return false;
 }
 
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
+static int set_balance(tnl_tunnel *t, const tnl_publish *m, char *text, size_t size)
+{
+    if (!m->pool.n)
+        return 0;
+    if (t->name->kind == TNL_KIND_UDP) {
+        snprintf(text, size, "a udp port is served by one client: leave the pool out");
+        return TUNNEL_E_INVALID;
+    }
+    if (tnl_str_eq(m->pool, "round-robin"))
+        t->balance = TNL_BALANCE_ROUND_ROBIN;
+    else if (tnl_str_eq(m->pool, "least-loaded"))
+        t->balance = TNL_BALANCE_LEAST_LOADED;
+    else
+        snprintf(text, size, "this server balances a pool by round-robin or least-loaded only");
+    return t->balance ? 0 : TUNNEL_E_UNSUPPORTED;
+}
+
+/* What it is to be called. */
+static int set_name(tnl_tunnel *t, const tnl_publish *m, char *text, size_t size)
+{
+    tnl_name *n = t->name;
+    if (n->kind == TNL_KIND_HTTP || n->kind == TNL_KIND_TLS) {
+        int rc = tnl_name_tunnel(t, m, text, size);
+        tnl_name_url(t);
+        return rc;
+    }
+    n->port = (uint16_t)m->port;
+    if (n->port)
+        snprintf(n->key, sizeof(n->key), "%s:%u", tnl_kind_name(n->kind), n->port);
+    return tnl_port_check(t, text, size);
+}
+
+static tnl_name *name_new(tnl_server *s, tnl_kind kind, bool ports)
+{
+    tnl_name *n = tnl_calloc(1, sizeof(*n));
+    if (!n)
+        return NULL;
+    n->server = s;
+    n->kind = kind;
+    n->ports = ports;
+    tnl_list_init(&n->members);
+    n->turn = &n->members;
+    return n;
+}
+
 int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, const tnl_publish *m, char *text, size_t size)
 {
     tnl_kind kind = tnl_kind_of(m->kind);
-    int rc;
     if (kind == TNL_KIND_COUNT) {
         snprintf(text, size, "this server publishes http, tls, tcp and udp only");
         return TUNNEL_E_UNSUPPORTED;
@@ -151,51 +201,88 @@ int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, const tnl_publish *m, char 
     tnl_tunnel *t = tnl_calloc(1, sizeof(*t));
     if (!t)
         return TUNNEL_E_NOMEM;
+    t->name = name_new(peer->server, kind, m->ports);
+    if (!t->name) {
+        tnl_free(t);
+        return TUNNEL_E_NOMEM;
+    }
+    tnl_list_init(&t->of_name);
     tnl_list_init(&t->of_peer);
     tnl_list_init(&t->ups);
     tnl_list_init(&t->idle);
+    tnl_list_init(&t->raws);
     t->peer = peer;
     t->id = m->tunnel;
-    t->kind = kind;
-    t->port = (uint16_t)m->port;
-    t->ports = m->ports;
     t->fresh = m->fresh;
     t->idle_ms = m->idle_ms;
     snprintf(t->host_header, sizeof(t->host_header), "%.*s", (int)m->host_header.n,
              m->host_header.n ? m->host_header.p : "");
-    if (kind == TNL_KIND_HTTP || kind == TNL_KIND_TLS) {
-        t->port = 0;
-        rc = tnl_name_tunnel(t, m, text, size);
-        tnl_name_url(t);
-    } else {
-        if (t->port)
-            snprintf(t->key, sizeof(t->key), "%s:%u", tnl_kind_name(kind), t->port);
-        rc = tnl_port_check(t, text, size);
-    }
+    int rc = set_balance(t, m, text, size);
+    if (rc == 0)
+        rc = set_name(t, m, text, size);
     if (rc)
-        tnl_free(t);
+        tnl_tunnel_free(t);
     else
         *out = t;
     return rc;
 }
 
+static void tell(const tnl_tunnel *t, tunnel_event_type type)
+{
+    tunnel_event e = {.type = type, .account = t->peer->account, .url = t->name->url};
+    tnl_server_tell(t->name->server, &e);
+}
+
 int tnl_registry_add(tnl_tunnel *t)
 {
     tnl_peer *p = t->peer;
-    int rc = tnl_map_put(&p->server->tunnels, &t->by_key, t->key, strlen(t->key));
+    tnl_name *own = t->name, *there = tnl_registry_holder(t);
+    int rc = there ? 0 : tnl_map_put(&own->server->names, &own->by_key, own->key, strlen(own->key));
     if (rc)
         return rc;
+    if (there) {
+        tnl_free(own);
+        t->name = there;
+    }
+    tnl_list_add_tail(&t->name->members, &t->of_name);
+    t->name->count++;
+    t->name->balance = t->balance;
     tnl_list_add_tail(&p->tunnels, &t->of_peer);
     p->tunnel_count++;
     t->number = ++p->server->publications;
-    tunnel_event e = {.type = TUNNEL_EVENT_NAME_PUBLISHED, .account = p->account, .url = t->url};
-    tnl_server_tell(p->server, &e);
+    tell(t, TUNNEL_EVENT_NAME_PUBLISHED);
     return 0;
+}
+
+void tnl_name_release(tnl_name *n)
+{
+    n->kept = false;
+    if (n->count)
+        return;
+    tnl_map_remove(&n->server->names, &n->by_key);
+    tnl_port_close(n);
+    tnl_free(n);
+}
+
+/* Takes it off its name; without a member the name goes. */
+static void leave(tnl_tunnel *t)
+{
+    tnl_name *n = t->name;
+    if (n->turn == &t->of_name)
+        n->turn = t->of_name.prev;
+    if (n->kind == TNL_KIND_UDP)
+        tnl_udp_forget(n);
+    tnl_list_remove(&t->of_name);
+    n->count--;
+    tnl_list_remove(&t->of_peer);
+    t->peer->tunnel_count--;
+    tell(t, TUNNEL_EVENT_NAME_GONE);
+    if (!n->kept)
+        tnl_name_release(n);
 }
 
 void tnl_tunnel_free(tnl_tunnel *t)
 {
-    tnl_peer *p = t->peer;
     for (tnl_list *n; (n = tnl_list_first(&t->ups));) {
         tnl_up *u = TNL_CONTAINER(n, tnl_up, of_tunnel);
         if (u->visitor) {
@@ -206,13 +293,12 @@ void tnl_tunnel_free(tnl_tunnel *t)
             tnl_up_drop(u);
         }
     }
-    if (!tnl_list_empty(&t->of_peer)) {
-        tnl_list_remove(&t->of_peer);
-        tnl_map_remove(&p->server->tunnels, &t->by_key);
-        p->tunnel_count--;
-        tunnel_event e = {.type = TUNNEL_EVENT_NAME_GONE, .account = p->account, .url = t->url};
-        tnl_server_tell(p->server, &e);
+    tnl_raw_forget(t);
+    if (tnl_list_empty(&t->of_name)) {
+        tnl_port_close(t->name);
+        tnl_free(t->name);
+    } else {
+        leave(t);
     }
-    tnl_port_close(t);
     tnl_free(t);
 }

@@ -42,7 +42,7 @@ static void tell_loop(const tnl_tunnel *t)
 }
 
 /* http://DOMAIN/ID/rest?x=1: the tunnel ID gets /rest?x=1. */
-static tnl_tunnel *route_path(tnl_visitor *v)
+static tnl_name *route_path(tnl_visitor *v)
 {
     tnl_http_span path = v->head->path;
     if (!path.n || path.p[0] != '/')
@@ -50,12 +50,12 @@ static tnl_tunnel *route_path(tnl_visitor *v)
     size_t n = 1;
     while (n < path.n && path.p[n] != '/' && path.p[n] != '?')
         n++;
-    tnl_tunnel *t = n > 1 ? tnl_registry_find_path(v->server, path.p + 1, n - 1) : NULL;
-    if (t) {
+    tnl_name *name = n > 1 ? tnl_registry_find_path(v->server, path.p + 1, n - 1) : NULL;
+    if (name) {
         v->prefix = (tnl_http_span){path.p, n};
         v->path = (tnl_http_span){path.p + n, path.n - n};
     }
-    return t;
+    return name;
 }
 
 static void answer_unknown(tnl_visitor *v, bool by_path)
@@ -75,17 +75,28 @@ static void answer_unknown(tnl_visitor *v, bool by_path)
     tnl_visitor_answer(v, 404, text);
 }
 
-tnl_tunnel *tnl_route(tnl_visitor *v)
+static bool asks_by_path(const tnl_visitor *v)
 {
-    tnl_server *s = v->server;
-    bool by_path = s->config.path_routing && tnl_registry_is_root(s, v->head->host);
+    return v->server->config.path_routing && tnl_registry_is_root(v->server, v->head->host);
+}
+
+/* Somebody who was not tried yet. */
+static tnl_tunnel *pick(tnl_visitor *v)
+{
     v->target = 0;
     v->path = v->prefix = (tnl_http_span){NULL, 0};
-    tnl_tunnel *t = by_path ? route_path(v) : NULL;
-    if (!t)
-        t = tnl_registry_find(s, TNL_KIND_HTTP, v->head->host, &v->target);
+    tnl_name *n = asks_by_path(v) ? route_path(v) : NULL;
+    if (!n)
+        n = tnl_registry_find(v->server, TNL_KIND_HTTP, v->head->host, &v->target);
+    return n ? tnl_pool_pick(n, &v->tried) : NULL;
+}
+
+tnl_tunnel *tnl_route(tnl_visitor *v)
+{
+    memset(&v->tried, 0, sizeof(v->tried));
+    tnl_tunnel *t = pick(v);
     if (!t) {
-        answer_unknown(v, by_path);
+        answer_unknown(v, asks_by_path(v));
     } else if (loops(v, t)) {
         tell_loop(t);
         tnl_visitor_answer(v, 508,
@@ -94,4 +105,10 @@ tnl_tunnel *tnl_route(tnl_visitor *v)
         t = NULL;
     }
     return t;
+}
+
+tnl_tunnel *tnl_route_again(tnl_visitor *v)
+{
+    tnl_tunnel *t = pick(v);
+    return t && !loops(v, t) ? t : NULL;
 }

@@ -79,8 +79,9 @@ static void sweep(void *user)
 {
     tnl_server *s = user;
     uint64_t now = tnl_loop_now(s->loop);
-    for (tnl_map_node *n = tnl_map_next(&s->tunnels, NULL); n; n = tnl_map_next(&s->tunnels, n))
-        tnl_up_sweep(TNL_CONTAINER(n, tnl_tunnel, by_key), now);
+    for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next)
+        tnl_up_sweep(TNL_CONTAINER(n, tnl_peer, node), now);
+    tnl_publish_sweep(s, now);
     tnl_timer_start(s->sweep, SWEEP_MS);
 }
 
@@ -95,7 +96,7 @@ static void on_finish(void *user)
         tnl_ws_free(s->ws);
     if (s->tls)
         tnl_tls_server_unref(s->tls);
-    tnl_map_free(&s->tunnels);
+    tnl_map_free(&s->names);
     free_certs(&s->config);
     tnl_tokens_free(s->config.tokens);
     tnl_free(s->config.allowed);
@@ -170,7 +171,7 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     tnl_task_init(&s->finish, on_finish, s);
     tnl_task_init(&s->revoke, on_revoke, s);
     int rc = tnl_random(&seed, sizeof(seed));
-    tnl_map_init(&s->tunnels, seed);
+    tnl_map_init(&s->names, seed);
     if (rc == 0)
         rc = make_loop_id(s);
     if (rc == 0)

@@ -63,26 +63,39 @@ typedef struct udp_socket {
 } udp_socket;
 
 struct udp_port {
-    tnl_tunnel *tunnel;
+    tnl_name *name;
     tnl_map visitors;
     tnl_map ids;
     tnl_map sources;
     tnl_list flows[LIVES]; /* the longest idle first */
     size_t count;
-    uint32_t idle_ms;
     tnl_timer *sweep;
     size_t socket_count;
     udp_socket sockets[TNL_SERVER_MAX_LISTEN];
 };
 
-static udp_port *of(const tnl_tunnel *t)
+static udp_port *of(const tnl_name *n)
 {
-    return (udp_port *)(void *)t->bound;
+    return (udp_port *)(void *)n->bound;
 }
 
 static tnl_server *server_of(const udp_port *p)
 {
-    return p->tunnel->peer->server;
+    return p->name->server;
+}
+
+/* Its one member: there is one whenever the loop is at work. */
+static tnl_tunnel *tunnel_of(const udp_port *p)
+{
+    return TNL_CONTAINER(p->name->members.next, tnl_tunnel, of_name);
+}
+
+static uint32_t idle_of(const udp_port *p)
+{
+    uint32_t asked = tunnel_of(p)->idle_ms;
+    if (asked == 0)
+        return IDLE_DEFAULT_MS;
+    return asked < IDLE_LEAST_MS ? IDLE_LEAST_MS : asked > IDLE_MOST_MS ? IDLE_MOST_MS : asked;
 }
 
 /* --- the life of a flow ----------------------------------------------------------------------- */
@@ -130,7 +143,7 @@ static void tell(const udp_port *p, const flow *f)
     char host[8];
     tnl_server *s = server_of(p);
     tnl_address visitor = tnl_udp_text(&f->visitor);
-    snprintf(host, sizeof(host), ":%u", p->tunnel->port);
+    snprintf(host, sizeof(host), ":%u", p->name->port);
     tunnel_event e = {.type = TUNNEL_EVENT_ACCESS,
                       .method = "UDP",
                       .host = host,
@@ -166,7 +179,8 @@ static flow *longest_idle(const tnl_list *l)
 static bool end_one(udp_port *p, flow *first, flow *second, flow *silent)
 {
     uint64_t now = tnl_loop_now(server_of(p)->loop);
-    uint32_t stale = p->idle_ms / STALE_PART < STALE_MS ? p->idle_ms / STALE_PART : STALE_MS;
+    uint32_t idle = idle_of(p);
+    uint32_t stale = idle / STALE_PART < STALE_MS ? idle / STALE_PART : STALE_MS;
     flow *f = first ? first : second;
     if (!f && silent && now - silent->heard >= stale)
         f = silent;
@@ -198,7 +212,7 @@ static bool make_room(udp_port *p, const tnl_udp_address *who)
 
 static void begin_sweeping(udp_port *p)
 {
-    uint32_t ms = p->idle_ms / 8;
+    uint32_t ms = idle_of(p) / 8;
     ms = ms < SWEEP_LEAST_MS ? SWEEP_LEAST_MS : ms > SWEEP_MOST_MS ? SWEEP_MOST_MS : ms;
     if (!tnl_timer_active(p->sweep))
         tnl_timer_start(p->sweep, ms);
@@ -219,7 +233,7 @@ static flow *begin_flow(udp_port *p, const tnl_udp_address *who)
     f->source = s;
     if (tnl_map_put(&p->visitors, &f->by_visitor, &f->visitor, sizeof(f->visitor)))
         goto fail;
-    if (tnl_map_put_id(&p->ids, &f->by_id, ++p->tunnel->peer->flows)) {
+    if (tnl_map_put_id(&p->ids, &f->by_id, ++tunnel_of(p)->peer->flows)) {
         tnl_map_remove(&p->visitors, &f->by_visitor);
         goto fail;
     }
@@ -270,8 +284,9 @@ static void count_kernel_drops(udp_port *p)
 static size_t end_idle(udp_port *p, const tnl_list *l, size_t most)
 {
     uint64_t now = tnl_loop_now(server_of(p)->loop);
+    uint32_t idle = idle_of(p);
     size_t n = 0;
-    for (flow *f; n < most && (f = longest_idle(l)) && now - f->heard >= p->idle_ms; n++)
+    for (flow *f; n < most && (f = longest_idle(l)) && now - f->heard >= idle; n++)
         end_flow(p, f);
     return n;
 }
@@ -295,7 +310,7 @@ static void on_visitor(void *user, const tnl_udp_address *from, const uint8_t *p
 {
     const udp_socket *s = user;
     udp_port *port = s->port;
-    const tnl_tunnel *t = port->tunnel;
+    const tnl_tunnel *t = tunnel_of(port);
     tnl_udp_address who = *from;
     who.user = (uint8_t)(s - port->sockets);
     tnl_map_node *node = tnl_map_get(&port->visitors, &who, sizeof(who));
@@ -324,7 +339,7 @@ static udp_port *find_port(const tnl_peer *p, uint64_t tunnel)
     for (tnl_list *n = p->tunnels.next; n != &p->tunnels; n = n->next) {
         const tnl_tunnel *t = TNL_CONTAINER(n, tnl_tunnel, of_peer);
         if (t->id == tunnel)
-            return t->kind == TNL_KIND_UDP ? of(t) : NULL;
+            return t->name->kind == TNL_KIND_UDP ? of(t->name) : NULL;
     }
     return NULL;
 }
@@ -345,13 +360,6 @@ void tnl_udp_answer(tnl_peer *peer, const tnl_datagram *d)
 
 /* --- ports ------------------------------------------------------------------------------------ */
 
-static uint32_t idle_of(uint32_t asked)
-{
-    if (asked == 0)
-        return IDLE_DEFAULT_MS;
-    return asked < IDLE_LEAST_MS ? IDLE_LEAST_MS : asked > IDLE_MOST_MS ? IDLE_MOST_MS : asked;
-}
-
 static int explain(int error, uint16_t port, char *text, size_t size)
 {
     if (error == TUNNEL_E_ADDR_IN_USE)
@@ -369,28 +377,27 @@ static int open_socket(udp_port *p, const char *host)
     char address[112];
     udp_socket *s = &p->sockets[p->socket_count];
     s->port = p;
-    snprintf(address, sizeof(address), "%s:%u", host, p->tunnel->port);
+    snprintf(address, sizeof(address), "%s:%u", host, p->name->port);
     int rc = tnl_udp_new(&s->udp, server_of(p)->loop, address, &udp_events, s, NULL, 0);
     if (rc == 0)
         p->socket_count++;
     return rc;
 }
 
-int tnl_udp_open(tnl_tunnel *t, char *text, size_t size)
+int tnl_udp_open(tnl_name *n, char *text, size_t size)
 {
     char host[96];
-    tnl_server *s = t->peer->server;
+    tnl_server *s = n->server;
     udp_port *p = tnl_calloc(1, sizeof(*p));
     if (!p)
-        return explain(TUNNEL_E_NOMEM, t->port, text, size);
-    p->tunnel = t;
-    p->idle_ms = idle_of(t->idle_ms);
-    tnl_map_init(&p->visitors, s->tunnels.seed);
+        return explain(TUNNEL_E_NOMEM, n->port, text, size);
+    p->name = n;
+    tnl_map_init(&p->visitors, s->names.seed);
     tnl_map_init(&p->ids, 0);
-    tnl_map_init(&p->sources, s->tunnels.seed);
+    tnl_map_init(&p->sources, s->names.seed);
     for (size_t i = 0; i < LIVES; i++)
         tnl_list_init(&p->flows[i]);
-    t->bound = (tnl_port *)(void *)p;
+    n->bound = (tnl_port *)(void *)p;
     int rc = tnl_timer_new(&p->sweep, s->loop, on_sweep, p);
     for (size_t i = 0; rc == 0 && tnl_port_host(s, i, host); i++) {
         rc = open_socket(p, host);
@@ -399,23 +406,29 @@ int tnl_udp_open(tnl_tunnel *t, char *text, size_t size)
     }
     if (rc == 0)
         return 0;
-    tnl_udp_close(t);
-    return explain(rc, t->port, text, size);
+    tnl_udp_close(n);
+    return explain(rc, n->port, text, size);
 }
 
-void tnl_udp_close(tnl_tunnel *t)
+void tnl_udp_forget(tnl_name *n)
 {
-    udp_port *p = of(t);
+    udp_port *p = of(n);
+    for (size_t i = 0; p && i < LIVES; i++)
+        for (flow *f; (f = longest_idle(&p->flows[i]));)
+            end_flow(p, f);
+}
+
+void tnl_udp_close(tnl_name *n)
+{
+    udp_port *p = of(n);
     if (!p)
         return;
-    t->bound = NULL;
     count_kernel_drops(p);
     for (size_t i = 0; i < p->socket_count; i++)
         tnl_udp_free(p->sockets[i].udp);
     tnl_timer_free(p->sweep);
-    for (size_t i = 0; i < LIVES; i++)
-        for (flow *f; (f = longest_idle(&p->flows[i]));)
-            end_flow(p, f);
+    tnl_udp_forget(n);
+    n->bound = NULL;
     tnl_map_free(&p->visitors);
     tnl_map_free(&p->ids);
     tnl_map_free(&p->sources);

@@ -21,7 +21,7 @@ static int on_head(void *user, const tnl_http_head *h)
     tnl_up *u = user;
     if (h->status >= 200) {
         const tnl_http_field *f = tnl_http_find(h, "Keep-Alive");
-        u->keep_ms = TNL_POOL_IDLE_MS;
+        u->keep_ms = TNL_KEEP_MS;
         u->no_reuse = u->no_reuse || !h->keep_alive || h->framing == TNL_HTTP_UNTIL_CLOSE;
         const char *timeout = f && f->value.n >= 9 ? memmem(f->value.p, f->value.n, "timeout=", 8)
                                                    : NULL;
@@ -37,6 +37,8 @@ static int on_head(void *user, const tnl_http_head *h)
         if (tnl_http_find(h, "WWW-Authenticate") || tnl_http_find(h, "Proxy-Authenticate"))
             u->no_reuse = true; /* NTLM and Negotiate authenticate connections, not requests */
     }
+    if (u->tunnel)
+        tnl_pool_worked(u->tunnel, tnl_loop_now(u->tunnel->peer->server->loop));
     return u->visitor ? tnl_visitor_on_head(u->visitor, h) : TUNNEL_E_CANCELED;
 }
 
@@ -81,12 +83,19 @@ static void leave_idle(tnl_up *u)
     tnl_list_remove(&u->idle);
 }
 
+void tnl_up_bind(tnl_up *u, tnl_visitor *v)
+{
+    if (u->tunnel)
+        u->tunnel->busy = u->tunnel->busy + (v != NULL) - (u->visitor != NULL);
+    u->visitor = v;
+}
+
 void tnl_up_drop(tnl_up *u)
 {
     tnl_stream *s = u->stream;
     leave_idle(u);
+    tnl_up_bind(u, NULL);
     tnl_list_remove(&u->of_tunnel);
-    u->visitor = NULL;
     u->stream = NULL;
     if (s)
         tnl_stream_release(s);
@@ -98,7 +107,7 @@ void tnl_up_drop(tnl_up *u)
 static void leave(tnl_up *u)
 {
     leave_idle(u);
-    u->visitor = NULL;
+    tnl_up_bind(u, NULL);
     u->leaving = true;
     u->idle_since = tnl_loop_now(u->tunnel->peer->server->loop);
     tnl_stream_fin(u->stream);
@@ -183,10 +192,22 @@ static int status_of(const tnl_up *u, uint32_t code)
     return code == (uint32_t)-TUNNEL_E_LIMIT ? 503 : 502;
 }
 
+/* Whether the code says that no byte of the stream has reached a service. */
+static bool tells_untouched(uint32_t code)
+{
+    static const int codes[] = {TUNNEL_E_REFUSED, TUNNEL_E_UNREACHABLE, TUNNEL_E_RESOLVE,
+                                TUNNEL_E_NOT_FOUND, TUNNEL_E_ACCESS};
+    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
+        if (code == (uint32_t)-codes[i])
+            return true;
+    return false;
+}
+
 static void stream_reset(void *user, uint32_t code, const char *text, size_t n)
 {
     tnl_up *u = user;
     char why[300];
+    u->untouched = u->uses == 0 && tells_untouched(code);
     size_t len = tnl_text_clean(why, sizeof(why), text, n);
     fail(u, status_of(u, code), len ? why : tunnel_strerror(code < 1000 ? -(int)code : 0));
 }
@@ -231,7 +252,7 @@ int tnl_up_open(tnl_up **out, tnl_tunnel *t, const tnl_open *o)
     tnl_list_init(&u->idle);
     tnl_list_init(&u->of_tunnel);
     u->tunnel = t;
-    u->keep_ms = TNL_POOL_IDLE_MS;
+    u->keep_ms = TNL_KEEP_MS;
     int rc = tnl_http_parser_new(&u->parser, false, NULL, &parser_events, u);
     tnl_open open = *o;
     open.tunnel = t->id;
@@ -252,10 +273,10 @@ int tnl_up_open(tnl_up **out, tnl_tunnel *t, const tnl_open *o)
 void tnl_up_give_back(tnl_up *u, bool request_done)
 {
     tnl_tunnel *t = u->tunnel;
-    u->visitor = NULL;
+    tnl_up_bind(u, NULL);
     if (!t || !u->ended || !request_done || !tnl_stream_flushed(u->stream)) {
         tnl_up_drop(u);
-    } else if (u->no_reuse || t->fresh || !u->keep_ms || t->idle_count >= TNL_POOL_MAX_IDLE) {
+    } else if (u->no_reuse || t->fresh || !u->keep_ms || t->idle_count >= TNL_KEEP_MAX) {
         leave(u);
     } else {
         tnl_http_next(u->parser); /* it holds no memory then */
@@ -272,23 +293,33 @@ void tnl_up_break(tnl_up *u, int error, const char *text)
         tnl_up_drop(u); /* nobody looks after it any more */
         return;
     }
-    u->visitor = NULL;
+    tnl_up_bind(u, NULL);
     u->leaving = true;
     u->idle_since = tnl_loop_now(u->tunnel->peer->server->loop);
 }
 
-/* A visitor who came while the client was away: it is back, or has been away for too long. */
-static void end_gap(tnl_up *u, uint64_t now)
+/* A visitor whose client is away: it comes back, another one can take the request, or that was too
+ * long. */
+static void look_at_gap(tnl_up *u, uint64_t now)
 {
-    if (!tnl_peer_away(u->tunnel->peer)) {
+    tnl_visitor *v = u->visitor;
+    const tnl_peer *p = u->tunnel->peer;
+    if (!tnl_peer_away(p)) {
         u->gap_since = 0;
-    } else if (now - u->gap_since >= TNL_GAP_MS) {
-        u->visitor->retriable = false;
-        tnl_visitor_on_failure(u->visitor, 503, "its connection was lost");
+        return;
     }
+    uint64_t since = u->gap_since ? u->gap_since : p->parked_at;
+    bool other = v->repeatable && !u->got_bytes && tnl_pool_has_other(u->tunnel->name, &v->tried);
+    bool over = u->gap_since && now - since >= TNL_GAP_MS;
+    if (!over && !(other && now - since >= TNL_POOL_GAP_MS))
+        return;
+    v->retriable = false;
+    if (!other)
+        v->tried.count = TNL_POOL_TRIES; /* those who are away as well would only be waited for */
+    tnl_visitor_on_failure(v, 503, "its connection was lost");
 }
 
-void tnl_up_sweep(tnl_tunnel *t, uint64_t now)
+static void sweep(tnl_tunnel *t, uint64_t now)
 {
     for (tnl_list *n = t->ups.next, *next; n != &t->ups; n = next) {
         tnl_up *u = TNL_CONTAINER(n, tnl_up, of_tunnel);
@@ -298,8 +329,14 @@ void tnl_up_sweep(tnl_tunnel *t, uint64_t now)
             tnl_up_drop(u);
         } else if (!tnl_list_empty(&u->idle) && now - u->idle_since >= u->keep_ms) {
             leave(u);
-        } else if (u->gap_since && u->visitor) {
-            end_gap(u, now);
+        } else if (u->visitor) {
+            look_at_gap(u, now);
         }
     }
+}
+
+void tnl_up_sweep(tnl_peer *p, uint64_t now)
+{
+    for (tnl_list *n = p->tunnels.next; n != &p->tunnels; n = n->next)
+        sweep(TNL_CONTAINER(n, tnl_tunnel, of_peer), now);
 }

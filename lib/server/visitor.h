@@ -59,6 +59,9 @@ struct tnl_visitor {
     bool told; /* the events about this request went out */
     bool
         retriable; /* may be sent again over a fresh stream: safe, no body, nothing came back yet */
+    bool bodiless; /* the request has no body */
+    bool repeatable; /* nor does it matter whether it is carried out twice */
+    tnl_tried tried; /* by whom its answer was, or is, to come */
     int minor;
     uint64_t taken; /* by the visitor of what was written, at the last look */
     tnl_http_framing request_framing;
@@ -76,6 +79,8 @@ struct tnl_visitor {
 /* The tunnel of the request in v->head, with v->target, v->path and v->prefix; or NULL, then it was
  * answered. */
 tnl_tunnel *tnl_route(tnl_visitor *v);
+/* Another member of the pool, when one has failed; NULL: none, and nothing was answered. */
+tnl_tunnel *tnl_route_again(tnl_visitor *v);
 /* The value of CDN-Loop that marks a request as having gone through a tunnel. */
 enum { TNL_LOOP_MARK = 64 };
 const char *tnl_route_mark(const tnl_tunnel *t, char out[TNL_LOOP_MARK]);
