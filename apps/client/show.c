@@ -38,7 +38,7 @@ void show_draining(const app *a)
 {
     json_line j;
     char text[200];
-    snprintf(text, sizeof(text), "what is under way may take %.4g s; %s leaves at once",
+    snprintf(text, sizeof(text), "what is under way may take %.9g s; %s leaves at once",
              a->settings->drain_ms / 1000.0, has_terminal() ? "another Ctrl-C" : "another signal");
     if (!a->settings->json) {
         fprintf(stderr, "draining: %s\n", text);

@@ -144,13 +144,16 @@ void on_server_event(void *user, const tunnel_event *e)
 
 void show_draining(const app *a)
 {
-    char text[200];
+    char text[200], before[80] = "";
     const settings *s = a->settings;
     if (s->json) /* an event has told */
         return;
+    if (s->drain_delay_ms)
+        snprintf(before, sizeof(before), "all goes on for %.9g s, then ",
+                 s->drain_delay_ms / 1000.0);
     snprintf(text, sizeof(text),
-             "draining: what is under way may take %.4g s; another signal ends it at once",
-             (s->drain_delay_ms + s->drain_timeout_ms) / 1000.0);
+             "draining: %swhat is under way may take %.9g s; another signal ends it at once",
+             before, s->drain_timeout_ms / 1000.0);
     show_note(a, "draining", text);
 }
 
