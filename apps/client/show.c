@@ -207,6 +207,16 @@ static void show_round_trip(app *a, const tunnel_event *e)
     fprintf(stderr, "round trip %.1f ms\n", (double)us / 1000.0);
 }
 
+/* A server says so twice: when it wants to be left, and when it takes nothing new any more. */
+static void show_server_draining(app *a, const tunnel_event *e)
+{
+    bool several = a->settings->servers.count > 1;
+    if (!a->warned)
+        fprintf(stderr, "draining: %s%s%s; what is under way there goes on\n",
+                several ? server_of(a) : "", several ? ": " : "", tunnel_event_text(e));
+    a->warned = true;
+}
+
 static void show_text(app *a, const tunnel_event *e, published_name *name)
 {
     tunnel_event_type type = tunnel_event_get_type(e);
@@ -242,6 +252,8 @@ static void show_text(app *a, const tunnel_event *e, published_name *name)
             show_connection(e, name);
         break;
     case TUNNEL_EVENT_DRAINING:
+        show_server_draining(a, e);
+        break;
     case TUNNEL_EVENT_WARNING:
         fprintf(stderr, "%s: %s%s%s\n", tunnel_event_name(type),
                 name && name->plan->label ? name->plan->label : "",
@@ -328,6 +340,7 @@ void on_client_event(void *user, const tunnel_event *e)
                  settings_server_at(a->settings, tunnel_event_text(e)));
     if (type == TUNNEL_EVENT_CONNECTED) {
         a->connected = true;
+        a->warned = false;
         a->round_trip_us = 0;
     }
     if (tunnel_event_tunnel(e) && !name && type != TUNNEL_EVENT_FAILED)

@@ -90,7 +90,7 @@ static void show_verbose(const tunnel_event *e)
                 *text ? text : tunnel_strerror(tunnel_event_error(e)));
         break;
     case TUNNEL_EVENT_CLIENT_PARKED:
-        fprintf(stderr, "client %s lost its connection (%s); kept for %.0f s\n", account, text,
+        fprintf(stderr, "client %s lost its connection: %s; kept for %.0f s\n", account, text,
                 (double)tunnel_event_delay_ms(e) / 1000.0);
         break;
     case TUNNEL_EVENT_CLIENT_RESUMED:

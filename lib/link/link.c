@@ -90,7 +90,7 @@ static void on_timer(void *user)
             tnl_timer_start(l->timer, LAST_LOOK_MS);
             return;
         }
-        snprintf(text, sizeof(text), "nothing heard for %u ms", l->config.silence_ms);
+        snprintf(text, sizeof(text), "nothing heard for %.9g s", l->config.silence_ms / 1000.0);
         ends_with(l, TUNNEL_E_TIMEOUT, text);
         tnl_link_close(l, 0, NULL);
         return;

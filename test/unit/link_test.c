@@ -545,7 +545,7 @@ static void a_silent_peer_is_asked_and_then_given_up(void **state)
     assert_int_equal(h.raw.seen[TNL_FRAME_PING], 5);
     assert_int_equal(h.s.session_error, TUNNEL_E_TIMEOUT);
     assert_int_equal(h.s.link_error, TUNNEL_E_TIMEOUT);
-    assert_string_equal(h.s.session_detail, "nothing heard for 200 ms");
+    assert_string_equal(h.s.session_detail, "nothing heard for 0.2 s");
     half_end(&h);
 }
 
