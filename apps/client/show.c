@@ -266,7 +266,7 @@ static void show_text(app *a, const tunnel_event *e, published_name *name)
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static const char *advice(const app *a, int error, const published_name *name)
+static const char *advice(const app *a, int error, const published_name *name, const char *text)
 {
     bool port = name && (name->plan->type == TYPE_TCP || name->plan->type == TYPE_UDP);
     bool file = name && name->plan->label;
@@ -275,6 +275,8 @@ static const char *advice(const app *a, int error, const published_name *name)
         return a->settings->connection[CONNECTION_TOKEN] ? "; check --token (TUNNEL_TOKEN)"
                                                          : "; give one with --token (TUNNEL_TOKEN)";
     case TUNNEL_E_NAME_TAKEN:
+        if (strstr(text, "pool")) /* the server has told how to join it */
+            return port ? "; or choose another port" : "; or choose another name";
         if (port)
             return file
                        ? "; choose another remote-port (--force takes it only from another client with your token)"
@@ -320,7 +322,7 @@ static void on_failed(app *a, const tunnel_event *e, published_name *which)
              *label    ? "): "
              : several ? ": "
                        : "",
-             name, text, advice(a, error, which), last ? "" : "; the other tunnels stay");
+             name, text, advice(a, error, which, text), last ? "" : "; the other tunnels stay");
     if (last || !a->settings->json)
         fail_with(&a->command, 1, a->line);
     if (last)

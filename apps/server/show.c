@@ -101,7 +101,7 @@ static void show_verbose(const tunnel_event *e)
         fprintf(stderr, "client %s published %s\n", account, tunnel_event_url(e));
         break;
     case TUNNEL_EVENT_NAME_GONE:
-        fprintf(stderr, "client %s: %s is gone\n", account, tunnel_event_url(e));
+        fprintf(stderr, "client %s no longer publishes %s\n", account, tunnel_event_url(e));
         break;
     default:
         break;

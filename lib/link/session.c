@@ -179,7 +179,7 @@ static void on_grace_over(void *user)
 {
     tnl_session *s = user;
     char detail[DETAIL_SIZE];
-    snprintf(detail, sizeof(detail), "no connection for %u ms", s->grace_ms);
+    snprintf(detail, sizeof(detail), "no connection for %.9g s", s->grace_ms / 1000.0);
     end(s, s->parked_error, detail);
 }
 

@@ -231,7 +231,7 @@ def test_past_the_grace_streams_end_and_the_name_comes_back(start, app):
         relay.drop_all()
         with pytest.raises((Truncated, ConnectionResetError)):
             conn.read_exactly(size)
-    eventually(lambda: re.search("left: no connection for 1000 ms", server.proc.text("err")),
+    eventually(lambda: re.search("left: no connection for 1 s", server.proc.text("err")),
                "the end of the grace")
     relay.frozen = False
     eventually(lambda: server.status("/hello") == 200, "the name again")
