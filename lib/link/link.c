@@ -71,6 +71,15 @@ static void arm(tnl_link *l)
     tnl_timer_start(l->timer, due > now ? due - now : 1);
 }
 
+/* Nobody listens: a polite end would be awaited for seconds, and the session's streams with it. */
+static void give_up(tnl_link *l)
+{
+    l->closing = true;
+    tnl_timer_stop(l->timer);
+    if (l->transport)
+        tnl_transport_abort(l->transport);
+}
+
 static void on_timer(void *user)
 {
     tnl_link *l = user;
@@ -92,7 +101,7 @@ static void on_timer(void *user)
         }
         snprintf(text, sizeof(text), "nothing heard for %.9g s", l->config.silence_ms / 1000.0);
         ends_with(l, TUNNEL_E_TIMEOUT, text);
-        tnl_link_close(l, 0, NULL);
+        give_up(l);
         return;
     }
     if (l->session && now - l->heard >= l->config.silence_ms / 2)

@@ -213,12 +213,22 @@ int tnl_bridge_inject(tnl_bridge *b, const void *p, size_t n)
     return b->inner ? tnl_conn_write(b->inner, &v, 1) : TUNNEL_E_STATE;
 }
 
-void tnl_bridge_close(tnl_bridge *b)
+static void close_both(tnl_bridge *b, void (*close_outer)(tnl_conn *c))
 {
     b->finishing = true;
     b->inspecting = false;
     if (b->inner)
         tnl_conn_close(b->inner);
     if (b->outer)
-        tnl_conn_close(b->outer);
+        close_outer(b->outer);
+}
+
+void tnl_bridge_close(tnl_bridge *b)
+{
+    close_both(b, tnl_conn_close);
+}
+
+void tnl_bridge_reset(tnl_bridge *b)
+{
+    close_both(b, tnl_conn_reset);
 }

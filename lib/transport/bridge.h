@@ -50,6 +50,9 @@ int tnl_bridge_inject(tnl_bridge *b, const void *p, size_t n);
 /* Closes both ends at once. closed() follows. */
 void tnl_bridge_close(tnl_bridge *b);
 
+/* The same, the connection with a reset. */
+void tnl_bridge_reset(tnl_bridge *b);
+
 /* Closes a connection that nobody wants any more. */
 void tnl_bridge_discard(tnl_conn *c);
 

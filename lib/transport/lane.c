@@ -12,6 +12,7 @@
 
 enum {
     ANSWER_MS = 10000,
+    CLOSE_MS = 2000,
     MOST_BATCHES = 8, /* in a row, before others on the loop get their turn */
 };
 
@@ -20,7 +21,7 @@ typedef struct lane {
     tnl_conn *conn;
     tnl_loop *loop;
     tnl_task task;      /* opens it, and flushes */
-    tnl_timer *timer;   /* client: of the answer */
+    tnl_timer *timer;   /* client: of the answer; either: of the end */
     tnl_answer *answer; /* client, until the answer is complete */
     tnl_buf early;      /* what was read before there was an owner for it */
     uint8_t *in;        /* TNL_TRANSPORT_BATCH bytes. Not the loop's scratch: what arrives may go on
@@ -106,13 +107,23 @@ static void lane_close(tnl_transport *t)
     if (l->closing)
         return;
     l->closing = true;
-    if (l->open)
-        tnl_conn_finish(l->conn);
-    else
+    if (!l->open) {
         tnl_conn_close(l->conn);
+        return;
+    }
+    tnl_timer_start(l->timer, CLOSE_MS);
+    tnl_conn_finish(l->conn);
 }
 
-static const tnl_transport_ops lane_ops = {.wake = lane_wake, .close = lane_close};
+static void lane_abort(tnl_transport *t)
+{
+    lane *l = (lane *)t;
+    l->closing = true;
+    tnl_conn_reset(l->conn);
+}
+
+static const tnl_transport_ops lane_ops = {
+    .wake = lane_wake, .close = lane_close, .abort = lane_abort};
 
 /* --- in --------------------------------------------------------------------------------------- */
 
@@ -125,8 +136,7 @@ static void deliver(lane *l, const uint8_t *p, size_t n)
 static void become_open(lane *l)
 {
     l->open = true;
-    if (l->timer)
-        tnl_timer_stop(l->timer);
+    tnl_timer_stop(l->timer);
     l->base.events->opened(l->base.user);
 }
 
@@ -228,7 +238,11 @@ static void on_task(void *user)
 
 static void on_timer(void *user)
 {
-    no_more_answer(user, TUNNEL_E_TIMEOUT, "no answer from the server in time");
+    lane *l = user;
+    if (l->open)
+        tnl_conn_close(l->conn); /* it would not end politely */
+    else
+        no_more_answer(l, TUNNEL_E_TIMEOUT, "no answer from the server in time");
 }
 
 /* --- making ----------------------------------------------------------------------------------- */
@@ -245,7 +259,7 @@ static int lane_new(lane **out, tnl_conn *c, const tnl_transport_events *ev, voi
     tnl_buf_init(&l->early, TNL_TRANSPORT_BATCH);
     l->in = tnl_malloc(TNL_TRANSPORT_BATCH);
     *out = l;
-    return l->in ? 0 : TUNNEL_E_NOMEM;
+    return l->in ? tnl_timer_new(&l->timer, l->loop, on_timer, l) : TUNNEL_E_NOMEM;
 }
 
 /* It never came to be: the connection goes quietly. */
@@ -310,10 +324,8 @@ int tnl_lane_connect(tnl_transport **out, tnl_conn *c, const char *host, const c
     if (rc == 0) {
         tnl_answer_init(l->answer);
         l->answer->lane = true;
-        rc = tnl_timer_new(&l->timer, l->loop, on_timer, l);
-    }
-    if (rc == 0)
         rc = send_request(l, host, path, authorization);
+    }
     if (rc)
         return discard(l, c, rc);
     tnl_conn_set_events(c, &conn_events, l);

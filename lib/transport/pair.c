@@ -83,7 +83,9 @@ static void pair_close(tnl_transport *t)
     tnl_loop_defer(e->pair->loop, &e->task);
 }
 
-static const tnl_transport_ops pair_ops = {.wake = pair_wake, .close = pair_close};
+/* There is nothing here that could be waited for. */
+static const tnl_transport_ops pair_ops = {
+    .wake = pair_wake, .close = pair_close, .abort = pair_close};
 
 static void init(pair *p, int i, const tnl_transport_events *ev, void *user)
 {

@@ -33,6 +33,7 @@ typedef struct tnl_transport_events {
 typedef struct tnl_transport_ops {
     void (*wake)(tnl_transport *t);
     void (*close)(tnl_transport *t);
+    void (*abort)(tnl_transport *t);
 } tnl_transport_ops;
 
 struct tnl_transport {
@@ -54,6 +55,15 @@ static inline void tnl_transport_wake(tnl_transport *t)
 static inline void tnl_transport_close(tnl_transport *t)
 {
     t->ops->close(t);
+}
+
+/*
+ * Gives up a connection whose other end is silent: nothing more is sent, nothing is awaited, and the
+ * kernel keeps nothing of it (a TCP reset where it is plain). closed() follows at once, with error 0.
+ */
+static inline void tnl_transport_abort(tnl_transport *t)
+{
+    t->ops->abort(t);
 }
 
 /* The biggest batch a transport pulls: also the greatest WebSocket message either end sends or

@@ -3,6 +3,7 @@
 
 #include <libwebsockets.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -280,7 +281,22 @@ static void ws_close(tnl_transport *base)
     }
 }
 
-static const tnl_transport_ops ws_ops = {.wake = ws_wake, .close = ws_close};
+static void ws_abort(tnl_transport *base)
+{
+    static const struct linger at_once = {.l_onoff = 1};
+    tnl_ws_transport *t = TNL_CONTAINER(base, tnl_ws_transport, base);
+    if (t->state == TNL_WS_GONE)
+        return;
+    t->user_closed = true;
+    if (t->bridge)
+        tnl_bridge_reset(t->bridge);
+    else if (t->wsi)
+        (void)setsockopt(lws_get_socket_fd(t->wsi), SOL_SOCKET, SO_LINGER, &at_once,
+                         sizeof(at_once));
+    tnl_ws_kill(t);
+}
+
+static const tnl_transport_ops ws_ops = {.wake = ws_wake, .close = ws_close, .abort = ws_abort};
 
 int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_events *ev,
                   void *user)

@@ -459,7 +459,7 @@ typedef struct half {
     raw_end raw;
 } half;
 
-static void half_open(half *h, const tnl_link_config *config)
+static tnl_transport *half_open(half *h, const tnl_link_config *config)
 {
     tnl_transport *t;
     memory.live = 0;
@@ -471,6 +471,7 @@ static void half_open(half *h, const tnl_link_config *config)
                      0);
     tnl_link_set_transport(h->s.link, t);
     UNTIL(&h->l, h->raw.opened);
+    return t;
 }
 
 static void half_end(half *h)
@@ -523,6 +524,29 @@ static void pings_do_not_prolong_a_handshake(void **state)
     }
     assert_int_equal(h.s.link_error, TUNNEL_E_TIMEOUT);
     assert_true(h.raw.seen[TNL_FRAME_PONG] > 1);
+    half_end(&h);
+}
+
+/* A polite end is awaited, by streams that could go on over another link. */
+static void no_polite_end(tnl_transport *t)
+{
+    (void)t;
+    fail_msg("a polite end for a silent peer");
+}
+
+static void a_silent_peer_is_not_waited_for(void **state)
+{
+    (void)state;
+    tnl_link_config config = usual;
+    config.silence_ms = 200;
+    half h = {.s = {.bind_at_once = true}};
+    tnl_transport *t = half_open(&h, &config);
+    tnl_transport_ops ops = *t->ops;
+    ops.close = no_polite_end;
+    t->ops = &ops;
+    h.raw.mute = true;
+    UNTIL(&h.l, over(&h.s));
+    assert_int_equal(h.s.session_error, TUNNEL_E_TIMEOUT);
     half_end(&h);
 }
 
@@ -843,6 +867,7 @@ int main(void)
         cmocka_unit_test(a_handshake_must_come_in_time),
         cmocka_unit_test(pings_do_not_prolong_a_handshake),
         cmocka_unit_test(a_silent_peer_is_asked_and_then_given_up),
+        cmocka_unit_test(a_silent_peer_is_not_waited_for),
         cmocka_unit_test(pings_go_only_into_silence),
         cmocka_unit_test(a_sleep_does_not_kill_the_link),
         cmocka_unit_test(only_the_newest_ping_is_answered),

@@ -340,6 +340,30 @@ static void closed_against_a_wall(void **state)
     rig_close(r);
 }
 
+/* Nor is anything of it left for the kernel to send, as there is with a close. */
+static void given_up_against_a_wall(void **state)
+{
+    (void)state;
+    rig *r = rig_open();
+    client_connect(r);
+    request(r);
+    give(r, ACCEPTED, sizeof(ACCEPTED) - 1);
+    UNTIL(&r->l, r->e.opens);
+    test_end_send(&r->e, 64 << 20);
+    for (int i = 0; i < 50; i++)
+        test_turn(&r->l);
+    tnl_transport_abort(r->e.t);
+    UNTIL(&r->l, r->e.closes);
+    assert_int_equal(r->e.error, 0);
+    ssize_t got;
+    while ((got = read(r->fd, r->in, sizeof(r->in))) > 0)
+        ;
+    assert_int_equal(got, -1);
+    assert_int_equal(errno, ECONNRESET);
+    end(r);
+    rig_close(r);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* as hosts of a loop do */
@@ -353,6 +377,7 @@ int main(void)
         cmocka_unit_test(bytes_behind_the_request),
         cmocka_unit_test(accepted_and_reset),
         cmocka_unit_test(closed_against_a_wall),
+        cmocka_unit_test(given_up_against_a_wall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -299,6 +299,30 @@ static void close_against_a_flood(void **state)
     rig_close(&r);
 }
 
+/* In the middle of everything, both directions full: gone for the one, an error for the other. */
+static void give_up(void **state)
+{
+    rig r;
+    rig_open(&r);
+    for (int i = 0; i < 4; i++) {
+        opened(&r, *state);
+        test_end *quitter = i % 2 ? &r.b : &r.a;
+        test_end *other = i % 2 ? &r.a : &r.b;
+        test_end_send(&r.a, (uint64_t)1 << 40);
+        test_end_send(&r.b, (uint64_t)1 << 40);
+        UNTIL(&r.l, quitter->received > 1000000 && other->received > 1000000);
+        if (i >= 2)
+            tnl_transport_close(quitter->t); /* politely first, and then not */
+        uint64_t received = quitter->received;
+        tnl_transport_abort(quitter->t);
+        UNTIL(&r.l, gone(quitter) && gone(other));
+        assert_int_equal(quitter->error, 0);
+        assert_int_equal(quitter->received, received);
+        assert_true(other->error < 0);
+    }
+    rig_close(&r);
+}
+
 static size_t heap(void)
 {
     return mallinfo2().uordblks;
@@ -433,7 +457,7 @@ static int tear_down(void **state)
 #define SUITES(k)                                                                                  \
     SUITE(bytes_both_ways, k), SUITE(messages_to_and_fro, k), SUITE(last_batch, k),                \
         SUITE(close_in_callbacks, k), SUITE(close_both_at_once, k), SUITE(close_while_opening, k), \
-        SUITE(close_against_a_flood, k), SUITE(many_idle, k), SUITE(rounds, k)
+        SUITE(close_against_a_flood, k), SUITE(give_up, k), SUITE(many_idle, k), SUITE(rounds, k)
 
 static const kind kind_pair = {connect_pair, 1000, false};
 static const kind kind_plain = {connect_plain, 1000, false};
