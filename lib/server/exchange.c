@@ -177,9 +177,10 @@ void tnl_exchange_start(tnl_visitor *v)
         return;
     bool safe = tnl_http_is(h->method, "GET") || v->head_request ||
                 tnl_http_is(h->method, "OPTIONS");
-    v->bodiless = h->framing == TNL_HTTP_NO_BODY;
+    v->bodiless = h->framing == TNL_HTTP_NO_BODY ||
+                  (h->framing == TNL_HTTP_LENGTH && h->content_length == 0);
     v->repeatable = v->bodiless && is_idempotent(h);
-    v->retriable = safe && v->bodiless && !v->upgrade_asked;
+    v->retriable = safe && h->framing == TNL_HTTP_NO_BODY && !v->upgrade_asked;
     start(v, t, !v->retriable);
 }
 
