@@ -655,6 +655,28 @@ def test_sighup_with_another_server_connects_anew(start, app, folder):
     assert client.proc.alive()
 
 
+def test_sighup_with_another_list_of_servers_connects_anew(start, app, folder):
+    token = "of-both-servers"
+    first, second = start.server(token=token), start.server(token=token)
+
+    def text(*servers):
+        links = ", ".join(server.link for server in servers)
+        return f"server: [{links}]\ntoken: {token}\n" + one_tunnel(app, "demo")
+    path = write(folder, "tunnel.yml", text(first))
+    client = run_start(start, "--config", path)
+    assert first.status("/hello") == 200
+    path.write_text(text(second, first))
+    client.proc.deliver(signal.SIGHUP)
+    client.proc.wait_line("connecting anew", kind="err")
+    client.proc.wait_line(f"^connected to {second.link}$", kind="err")
+    eventually(lambda: second.status("/hello") == 200, "the new one")
+    eventually(lambda: first.status("/hello") == 404, "the old one is left")
+    # The same servers in another notation are the same.
+    path.write_text(text(second, first).replace("[", "'").replace("]", "'"))
+    client.proc.deliver(signal.SIGHUP)
+    client.proc.wait_line("0 new, 0 gone, 1 as before", kind="err")
+
+
 def test_many_sighups_in_a_row(start, app, folder):
     servers = [start.server(), start.server()]
     path = folder / "tunnel.yml"
