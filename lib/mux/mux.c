@@ -114,6 +114,16 @@ const tnl_mux_stats *tnl_mux_get_stats(const tnl_mux *m)
     return &m->stats;
 }
 
+size_t tnl_mux_held(const tnl_mux *m)
+{
+    size_t held = 0;
+    for (const tnl_list *n = m->all.next; n != &m->all; n = n->next) {
+        const tnl_stream *s = TNL_CONTAINER(n, const tnl_stream, all);
+        held += s->out.ring.cap + s->in.ring.cap;
+    }
+    return held;
+}
+
 size_t tnl_mux_stream_count(const tnl_mux *m)
 {
     return m->streams.count;

@@ -133,6 +133,9 @@ void tnl_mux_abort(tnl_mux *m, int error);
 
 const tnl_mux_stats *tnl_mux_get_stats(const tnl_mux *m);
 
+/* Memory of the buffers of all streams; walks them. */
+size_t tnl_mux_held(const tnl_mux *m);
+
 /* Streams not yet retired, opened by either end. */
 size_t tnl_mux_stream_count(const tnl_mux *m);
 

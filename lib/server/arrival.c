@@ -235,6 +235,18 @@ fail:
     tnl_conn_close(c);
 }
 
+void tnl_arrival_close_silent(tnl_server *s)
+{
+    for (tnl_list *n = s->arrivals.next; n != &s->arrivals; n = n->next) {
+        arrival *a = TNL_CONTAINER(n, arrival, node);
+        if (a->some || a->over)
+            continue;
+        a->over = true;
+        tnl_timer_stop(a->timer);
+        tnl_conn_close(a->conn);
+    }
+}
+
 void tnl_arrival_close_all(tnl_server *s)
 {
     for (tnl_list *n = s->arrivals.next; n != &s->arrivals; n = n->next) {

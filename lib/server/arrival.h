@@ -16,6 +16,9 @@
 /* Takes over the connection. tls: the listener is for TLS. */
 void tnl_arrival_accept(tnl_server *s, tnl_conn *c, bool tls);
 
+/* Closes those that have said nothing. */
+void tnl_arrival_close_silent(tnl_server *s);
+
 /* Closes all that are undecided. */
 void tnl_arrival_close_all(tnl_server *s);
 

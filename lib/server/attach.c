@@ -12,16 +12,11 @@
 
 static tnl_peer *find(const tnl_peer *asking, const tnl_attach *a)
 {
-    const tnl_server *s = asking->server;
-    for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next) {
-        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, node);
-        if (p != asking && p->session && tnl_session_mux(p->session) &&
-            memcmp(p->id, a->session, sizeof(p->id)) == 0)
-            return strcmp(p->account, asking->account) == 0 && p->generation == a->generation
-                       ? p
-                       : NULL;
-    }
-    return NULL;
+    tnl_map_node *n = tnl_map_get(&asking->server->sessions, a->session, sizeof(a->session));
+    tnl_peer *p = n ? TNL_CONTAINER(n, tnl_peer, by_id) : NULL;
+    if (!p || !p->session || !tnl_session_mux(p->session))
+        return NULL;
+    return strcmp(p->account, asking->account) == 0 && p->generation == a->generation ? p : NULL;
 }
 
 static int answer(const tnl_peer *owner, tnl_link *l, const tnl_attach *a)
@@ -46,21 +41,30 @@ static void tell(tnl_peer *owner)
     tnl_server_tell(owner->server, &e);
 }
 
+/* Whether the link may join its owner's session; nothing has changed before that. */
+static int check(const tnl_peer *owner, const tnl_peer *p, const tnl_attach *a)
+{
+    if (!owner)
+        return TUNNEL_E_GONE;
+    if (!tnl_attach_verify(a->mac, owner->secret, 'C', a))
+        return TUNNEL_E_AUTH_FAILED;
+    if (!tnl_link_numbers_fresh(&owner->numbers, a->link))
+        return TUNNEL_E_DENIED;
+    return p->is_lane && owner->links > TNL_MAX_LANES ? TUNNEL_E_LIMIT : 0;
+}
+
 int tnl_peer_attach(tnl_peer *p, tnl_link *l, const uint8_t *bytes, size_t n)
 {
     tnl_attach a;
     if (tnl_attach_decode(&a, bytes, n))
         return TUNNEL_E_PROTOCOL;
     tnl_peer *owner = find(p, &a);
-    if (!owner)
-        return TUNNEL_E_GONE;
-    if (!tnl_attach_verify(a.mac, owner->secret, 'C', &a))
-        return TUNNEL_E_AUTH_FAILED;
-    if (!tnl_link_numbers_fresh(&owner->numbers, a.link))
-        return TUNNEL_E_DENIED;
-    if (p->is_lane && owner->links > TNL_MAX_LANES)
-        return TUNNEL_E_LIMIT;
-    int rc = answer(owner, l, &a);
+    int rc = check(owner, p, &a);
+    if (rc) {
+        p->server->stats.refused_attaches++;
+        return rc;
+    }
+    rc = answer(owner, l, &a);
     if (rc)
         return rc;
     bool was_parked = tnl_session_parked(owner->session);
@@ -82,6 +86,7 @@ int tnl_peer_attach(tnl_peer *p, tnl_link *l, const uint8_t *bytes, size_t n)
     /* Half open, and nothing has shown it yet: the client would not be here otherwise. */
     if (old)
         tnl_link_close(old, 0, NULL);
+    tnl_parked_leave(owner);
     if (was_parked)
         tell(owner);
     return 0;

@@ -11,6 +11,8 @@
 #include "link/attach.h"
 #include "link/link.h"
 #include "link/session.h"
+#include "server/account.h"
+#include "server/claim.h"
 #include "server/server.h"
 #include "tls/tls.h"
 #include "transport/transport.h"
@@ -33,8 +35,10 @@ enum {
     TNL_MAX_VISITORS = 16000, /* connections that are not links (yet) */
     TNL_MAX_CLIENTS = 4096,   /* links */
     TNL_MAX_LANES = 8,        /* of a session */
-    TNL_MAX_PARKED = 1024,    /* sessions that wait for a link; of one account: */
-    TNL_MAX_PARKED_ACCOUNT = 256,
+    TNL_MAX_PARKED = 16384,   /* sessions that wait for a link; of one account: */
+    TNL_MAX_PARKED_ACCOUNT = 4096,
+    TNL_MAX_PARKED_BYTES = 256 * 1024 * 1024, /* what their streams hold; of one account: */
+    TNL_MAX_PARKED_BYTES_ACCOUNT = 64 * 1024 * 1024,
     TNL_GAP_MS = 5000,            /* how long a new visitor waits for a client to come back */
     TNL_PROBE_MS = 2000,          /* for the holder of a name to show that it lives */
     TNL_PIPELINE_MAX = 16 * 1024, /* bytes read ahead of the request being answered */
@@ -89,6 +93,7 @@ typedef struct tnl_tunnel {
     char host_header[TNL_HOST_MAX];
     bool fresh;       /* each request has a stream of its own */
     uint32_t idle_ms; /* udp: of a flow */
+    tnl_claim *claim; /* while it is published */
     tnl_list ups;     /* all upstream streams of requests */
     tnl_list idle;    /* those that are kept idle, the longest idle first */
     size_t idle_count;
@@ -109,6 +114,14 @@ typedef struct tnl_probe {
     tnl_tunnel *wanted; /* not yet in the registry */
 } tnl_probe;
 
+/* How far the server has come in stopping politely. */
+typedef enum tnl_drain {
+    TNL_DRAIN_NONE,
+    TNL_DRAIN_MOVE,   /* clients are told to go elsewhere; all goes on */
+    TNL_DRAIN_FINISH, /* nothing new; what is under way comes to its end */
+    TNL_DRAIN_OVER,
+} tnl_drain;
+
 /* A client: its link until there is a session, its session, its tunnels. */
 typedef struct tnl_peer {
     tnl_list node;
@@ -121,9 +134,15 @@ typedef struct tnl_peer {
     uint8_t secret[TNL_SECRET_SIZE];
     uint64_t generation;
     tnl_link_numbers numbers;
+    tnl_map_node by_id; /* id: while it can be attached to */
+    tnl_map_node by_instance;
+    bool known;         /* is in both maps */
+    tnl_list of_parked; /* in server->parked while it has no link */
     uint64_t parked_at; /* loop time */
-    char account[TNL_ACCOUNT_SIZE];
+    tnl_account *owner; /* with the session */
     char from[96];
+    /* The account and the instance behind it, which are a key together. */
+    char account[TNL_ACCOUNT_SIZE];
     uint8_t instance[TNL_ID_SIZE];
     bool force;
     tnl_list tunnels;
@@ -151,10 +170,20 @@ struct tnl_server {
     bool raw_stopping;
     tnl_list peers;
     size_t peer_count;
+    tnl_map sessions;  /* peers by session id */
+    tnl_map instances; /* peers by account and instance: the one that lives */
+    tnl_map accounts;
+    tnl_list parked; /* peers, the one that has been away for longest first */
+    size_t parked_count;
     uint64_t generation;
     uint64_t publications; /* so far */
-    char loop_id[20];      /* random: marks requests that went through this server */
-    tnl_timer *sweep;      /* retires upstream streams that have been idle for too long */
+    tnl_claims claims;
+    tnl_drain drain;
+    tnl_timer *drain_timer;
+    uint32_t drain_timeout_ms;
+    tnl_task drain_look; /* whether it is over */
+    char loop_id[20];    /* random: marks requests that went through this server */
+    tnl_timer *sweep;    /* retires upstream streams that have been idle for too long */
     tnl_task shutdown;
     tnl_task finish;
     tnl_task revoke; /* after a reload */
@@ -170,6 +199,12 @@ struct tnl_server {
 /* server.c */
 void tnl_server_tell(tnl_server *s, const tunnel_event *e);
 void tnl_server_maybe_closed(tnl_server *s);
+void tnl_server_stop_listening(tnl_server *s);
+
+/* drain.c */
+int tnl_drain_init(tnl_server *s);
+/* Something that is waited for may be over. */
+void tnl_drain_changed(tnl_server *s);
 
 /* registry.c */
 /*
@@ -188,8 +223,6 @@ bool tnl_registry_is_own(const tnl_server *s, const char *host);
 bool tnl_registry_is_front(const tnl_server *s, const char *host);
 /* Who has what a tunnel is to be called already: its members are of one account; or NULL. */
 tnl_name *tnl_registry_holder(const tnl_tunnel *wanted);
-/* Whether another account has something under the same name, of whatever kind. */
-bool tnl_registry_foreign(const tnl_tunnel *wanted);
 /* Makes a tunnel of what a client asks for; not in the registry yet, and no port is open. On
  * failure a line in text: TUNNEL_E_NAME_INVALID, DENIED, UNSUPPORTED, INVALID, NOMEM, LIMIT. */
 int tnl_tunnel_new(tnl_tunnel **out, tnl_peer *peer, const tnl_publish *m, char *text, size_t size);
@@ -258,6 +291,14 @@ void tnl_publish_drop_all(tnl_peer *p);
 /* Members of pools whose clients were away for too long leave them. */
 void tnl_publish_sweep(tnl_server *s, uint64_t now);
 
+/* parked.c */
+/* Its last link is gone. false: it may not wait. */
+bool tnl_parked_add(tnl_peer *p);
+/* It is back, or gone. */
+void tnl_parked_leave(tnl_peer *p);
+/* From time to time: ends those that hold too much. */
+void tnl_parked_look(tnl_server *s);
+
 /* peer.c */
 /* Takes over the connection; head[0..n): a well-formed upgrade request and what followed it. */
 void tnl_peer_accept(tnl_server *s, tnl_conn *c, const char *account, const char *from,
@@ -280,6 +321,10 @@ void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
  */
 void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *early, size_t n);
 void tnl_visitor_close(tnl_list *node);
+/* Ends it politely if it is between two requests. */
+void tnl_visitor_leave_idle(tnl_list *node);
+/* Whether it has asked for something. */
+bool tnl_visitor_is_busy(const tnl_list *node);
 
 /* upstream.c: streams to a tunnel's local service */
 typedef struct tnl_visitor tnl_visitor;

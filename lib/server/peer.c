@@ -43,12 +43,25 @@ void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
         tnl_peer_close(p, rc, "the control stream is not read");
 }
 
+/* It can neither be attached to nor be replaced any more. */
+static void forget(tnl_peer *p)
+{
+    tnl_server *s = p->server;
+    tnl_parked_leave(p);
+    if (!p->known)
+        return;
+    p->known = false;
+    tnl_map_remove(&s->sessions, &p->by_id);
+    tnl_map_remove(&s->instances, &p->by_instance);
+}
+
 static void peer_free_if_over(tnl_peer *p)
 {
     tnl_server *s = p->server;
     if (p->links || p->session)
         return;
     tnl_publish_drop_all(p);
+    tnl_account_leave(&s->accounts, p->owner);
     tnl_list_remove(&p->node);
     s->peer_count--;
     tnl_wipe(p, sizeof(*p));
@@ -63,6 +76,7 @@ void tnl_peer_close(tnl_peer *p, int code, const char *text)
     else if (p->link)
         tnl_link_close(p->link, code, text);
     tell_left(p, code, text ? text : "");
+    forget(p);
     /* The names are free at once: whoever displaced this client gets them in the same turn. */
     tnl_publish_drop_all(p);
 }
@@ -124,37 +138,15 @@ static void session_closed(void *user, int error, const char *detail)
     tnl_peer *p = user;
     p->session = NULL;
     tell_left(p, error, detail);
+    forget(p);
     tnl_publish_drop_all(p);
     peer_free_if_over(p);
-}
-
-/* Over the budget the new one is refused; with many accounts the oldest goes. */
-static bool may_park(tnl_peer *p)
-{
-    tnl_server *s = p->server;
-    size_t all = 0, account = 0;
-    tnl_peer *oldest = NULL;
-    for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next) {
-        tnl_peer *other = TNL_CONTAINER(n, tnl_peer, node);
-        if (other == p || !other->session || !tnl_session_parked(other->session))
-            continue;
-        all++;
-        account += strcmp(other->account, p->account) == 0;
-        if (!oldest || other->parked_at < oldest->parked_at)
-            oldest = other;
-    }
-    if (account >= TNL_MAX_PARKED_ACCOUNT)
-        return false;
-    if (all >= TNL_MAX_PARKED)
-        tnl_peer_close(oldest, TUNNEL_E_LIMIT, "too many clients are away");
-    return true;
 }
 
 static void session_parked(void *user, int error, const char *detail)
 {
     tnl_peer *p = user;
-    p->parked_at = tnl_loop_now(p->server->loop);
-    if (p->server->closing || !may_park(p)) {
+    if (p->server->closing || p->server->drain > TNL_DRAIN_MOVE || !tnl_parked_add(p)) {
         tnl_peer_close(p, error, detail);
         return;
     }
@@ -180,17 +172,30 @@ static const tnl_session_events session_events = {.open = session_open,
 
 /* --- link ------------------------------------------------------------------------------------- */
 
+enum { INSTANCE_KEY = TNL_ACCOUNT_SIZE + TNL_ID_SIZE };
+_Static_assert(offsetof(tnl_peer, instance) == offsetof(tnl_peer, account) + TNL_ACCOUNT_SIZE,
+               "the account and the instance are a key together");
+
 static void replace_older(const tnl_peer *p)
 {
+    tnl_map_node *n = tnl_map_get(&p->server->instances, p->account, INSTANCE_KEY);
+    if (n)
+        tnl_peer_close(TNL_CONTAINER(n, tnl_peer, by_instance), TUNNEL_E_REPLACED,
+                       "a newer connection of the same client has taken over");
+}
+
+/* It can be attached to, and be replaced, from here on. */
+static int make_known(tnl_peer *p)
+{
     tnl_server *s = p->server;
-    for (tnl_list *n = s->peers.next, *next; n != &s->peers; n = next) {
-        tnl_peer *old = TNL_CONTAINER(n, tnl_peer, node);
-        next = n->next;
-        if (old != p && old->session && strcmp(old->account, p->account) == 0 &&
-            memcmp(old->instance, p->instance, TNL_ID_SIZE) == 0)
-            tnl_peer_close(old, TUNNEL_E_REPLACED,
-                           "a newer connection of the same client has taken over");
+    if (tnl_map_put(&s->sessions, &p->by_id, p->id, sizeof(p->id)))
+        return TUNNEL_E_NOMEM;
+    if (tnl_map_put(&s->instances, &p->by_instance, p->account, INSTANCE_KEY)) {
+        tnl_map_remove(&s->sessions, &p->by_id);
+        return TUNNEL_E_NOMEM;
     }
+    p->known = true;
+    return 0;
 }
 
 static int welcome(tnl_peer *p, const tnl_hello *hello)
@@ -227,6 +232,7 @@ static int welcome(tnl_peer *p, const tnl_hello *hello)
         memcpy(p->secret, w.secret, sizeof(p->secret));
         p->generation = w.generation;
         tnl_session_set_grace(p->session, w.grace_ms);
+        rc = make_known(p);
     }
     tnl_wipe(&w, sizeof(w));
     tnl_wipe(bytes, sizeof(bytes));
@@ -243,10 +249,13 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
         return TUNNEL_E_PROTOCOL;
     if (hello.version_min > TNL_PROTOCOL_VERSION || hello.version_max < TNL_PROTOCOL_VERSION)
         return TUNNEL_E_VERSION;
+    if (p->server->drain)
+        return TUNNEL_E_GONE; /* a session that begins now would have to move at once */
     memcpy(p->instance, hello.instance, sizeof(p->instance));
     p->force = hello.force;
     replace_older(p);
-    int rc = welcome(p, &hello);
+    p->owner = tnl_account_join(&p->server->accounts, p->account);
+    int rc = p->owner ? welcome(p, &hello) : TUNNEL_E_NOMEM;
     if (rc) {
         if (p->session)
             tnl_session_broken(p->session, rc);
@@ -286,9 +295,10 @@ static tnl_peer *peer_new(tnl_server *s, const char *account, const char *from, 
         return NULL;
     p->server = s;
     p->is_lane = lane;
+    tnl_list_init(&p->of_parked);
     tnl_list_init(&p->tunnels);
     tnl_list_init(&p->probes);
-    snprintf(p->account, sizeof(p->account), "%s", account);
+    memcpy(p->account, account, strnlen(account, sizeof(p->account) - 1));
     snprintf(p->from, sizeof(p->from), "%s", from);
     if (tnl_link_new(&p->link, s->loop, &config, &tnl_peer_link_events, p)) {
         tnl_free(p);

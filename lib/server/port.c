@@ -109,7 +109,7 @@ static int open_any(tnl_tunnel *t, char *text, size_t size)
     for (size_t i = 0, tried = 0; i < total && tried < TRIES; i++) {
         t->name->port = tnl_ports_at(range, (start + i) % total);
         set_key(t);
-        if (tnl_registry_holder(t))
+        if (tnl_registry_holder(t) || tnl_claim_foreign(t))
             continue;
         tried++;
         rc = open_at(t, text, size);

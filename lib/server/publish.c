@@ -166,7 +166,7 @@ static void on_probe_over(void *user)
     bool alive = held && any_alive(held, probe);
     probe_free(probe);
     /* The name may be free by now, and another account have it as one of another kind. */
-    if (tnl_registry_foreign(wanted))
+    if (tnl_claim_foreign(wanted))
         taken(wanted, "another account");
     else if (held && shares(wanted, held))
         publish(wanted);
@@ -220,7 +220,7 @@ static void decide(tnl_tunnel *t)
 {
     tnl_peer *p = t->peer;
     tnl_name *held = tnl_registry_holder(t);
-    if (tnl_registry_foreign(t))
+    if (tnl_claim_foreign(t))
         taken(t, "another account");
     else if (!held)
         publish(t);

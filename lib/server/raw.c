@@ -71,6 +71,7 @@ static void on_over(void *user, const tnl_forward_end *end)
 {
     raw *r = user;
     r->server->visitor_count--;
+    tnl_drain_changed(r->server);
     if (r->tunnel && not_reached(end))
         tnl_pool_failed(r->tunnel);
     else if (r->tunnel && end->to_conn)

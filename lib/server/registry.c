@@ -109,41 +109,6 @@ tnl_name *tnl_registry_holder(const tnl_tunnel *wanted)
     return wanted->name->key[0] ? get(wanted->name->server, wanted->name->key) : NULL;
 }
 
-static bool held_by_other(const tnl_name *n, const char *account)
-{
-    if (!n || !n->count)
-        return false;
-    const tnl_tunnel *first = TNL_CONTAINER(n->members.next, tnl_tunnel, of_name);
-    return strcmp(first->peer->account, account) != 0;
-}
-
-bool tnl_registry_foreign(const tnl_tunnel *wanted)
-{
-    static const char *const prefixes[] = {"", "*.", "p#."};
-    static const tnl_kind kinds[] = {TNL_KIND_HTTP, TNL_KIND_TLS};
-    const tnl_name *name = wanted->name;
-    tnl_server *s = name->server;
-    char key[TNL_HOST_MAX + TNL_PATH_ID_MAX + 16];
-    const char *host = name->host, *account = wanted->peer->account;
-    if (held_by_other(tnl_registry_holder(wanted), account))
-        return true;
-    if (name->path_id[0]) {
-        snprintf(key, sizeof(key), "%s.%s", name->path_id, s->config.domain);
-        host = strlen(key) < TNL_HOST_MAX ? key : "";
-    } else if (name->label[0]) {
-        char path[TNL_HOST_MAX + 8];
-        snprintf(path, sizeof(path), "path:%s", name->label + (name->label[0] == '*' ? 2 : 0));
-        if (held_by_other(get(s, path), account))
-            return true;
-    }
-    if (host[0] == '*')
-        host += 2;
-    for (size_t i = 0; i < 6 && host[0]; i++)
-        if (held_by_other(get_host(s, kinds[i / 3], prefixes[i % 3], host), account))
-            return true;
-    return false;
-}
-
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
 static int set_balance(tnl_tunnel *t, const tnl_publish *m, char *text, size_t size)
@@ -237,7 +202,9 @@ int tnl_registry_add(tnl_tunnel *t)
 {
     tnl_peer *p = t->peer;
     tnl_name *own = t->name, *there = tnl_registry_holder(t);
-    int rc = there ? 0 : tnl_map_put(&own->server->names, &own->by_key, own->key, strlen(own->key));
+    int rc = tnl_claim_take(t);
+    if (rc == 0 && !there)
+        rc = tnl_map_put(&own->server->names, &own->by_key, own->key, strlen(own->key));
     if (rc)
         return rc;
     if (there) {
@@ -300,5 +267,6 @@ void tnl_tunnel_free(tnl_tunnel *t)
     } else {
         leave(t);
     }
+    tnl_claim_leave(t);
     tnl_free(t);
 }

@@ -82,6 +82,8 @@ static void sweep(void *user)
     for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next)
         tnl_up_sweep(TNL_CONTAINER(n, tnl_peer, node), now);
     tnl_publish_sweep(s, now);
+    tnl_claims_look(s, now);
+    tnl_parked_look(s);
     tnl_timer_start(s->sweep, SWEEP_MS);
 }
 
@@ -91,12 +93,18 @@ static void on_finish(void *user)
     void (*closed)(void *) = s->closed;
     void *closed_user = s->closed_user;
     tnl_timer_free(s->sweep);
+    tnl_timer_free(s->drain_timer);
+    tnl_task_cancel(&s->drain_look);
     tnl_task_cancel(&s->revoke);
     if (s->ws)
         tnl_ws_free(s->ws);
     if (s->tls)
         tnl_tls_server_unref(s->tls);
     tnl_map_free(&s->names);
+    tnl_claims_free(&s->claims);
+    tnl_map_free(&s->sessions);
+    tnl_map_free(&s->instances);
+    tnl_map_free(&s->accounts);
     free_certs(&s->config);
     tnl_tokens_free(s->config.tokens);
     tnl_free(s->config.allowed);
@@ -110,6 +118,7 @@ static void on_finish(void *user)
 static void on_shutdown(void *user)
 {
     tnl_server *s = user;
+    tnl_claims_close(s);
     tnl_arrival_close_all(s);
     for (tnl_list *n = s->visitors.next, *next; n != &s->visitors; n = next) {
         next = n->next;
@@ -154,7 +163,7 @@ static int make_loop_id(tnl_server *s)
 int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *config, char *detail,
                    size_t size)
 {
-    uint64_t seed;
+    uint64_t seed = 0;
     tnl_server *s = tnl_calloc(1, sizeof(*s));
     if (!s)
         return TUNNEL_E_NOMEM;
@@ -167,11 +176,18 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     tnl_list_init(&s->arrivals);
     tnl_list_init(&s->visitors);
     tnl_list_init(&s->peers);
+    tnl_list_init(&s->parked);
     tnl_task_init(&s->shutdown, on_shutdown, s);
     tnl_task_init(&s->finish, on_finish, s);
     tnl_task_init(&s->revoke, on_revoke, s);
-    int rc = tnl_random(&seed, sizeof(seed));
+    int rc = tnl_drain_init(s);
+    if (rc == 0)
+        rc = tnl_random(&seed, sizeof(seed));
     tnl_map_init(&s->names, seed);
+    tnl_map_init(&s->sessions, seed + 1);
+    tnl_map_init(&s->instances, seed + 2);
+    tnl_map_init(&s->accounts, seed + 3);
+    tnl_claims_init(&s->claims, seed + 4);
     if (rc == 0)
         rc = make_loop_id(s);
     if (rc == 0)
@@ -251,6 +267,9 @@ int tnl_server_start(tnl_server *s, char *detail, size_t size)
 {
     if (s->ready || s->closing)
         return TUNNEL_E_STATE;
+    int claims = tnl_claims_open(s, detail, size);
+    if (claims)
+        return claims;
     for (size_t i = 0; i < s->config.listen_count; i++) {
         const tnl_server_listen *l = &s->config.listen[i];
         int rc = tnl_listener_new(&s->listeners[i], s->loop, l->address,
@@ -383,14 +402,16 @@ void tnl_server_maybe_closed(tnl_server *s)
     if (s->closing && tnl_list_empty(&s->arrivals) && tnl_list_empty(&s->visitors) &&
         tnl_list_empty(&s->peers) && !s->raw && !s->raw_stopping)
         tnl_loop_defer(s->loop, &s->finish);
+    tnl_drain_changed(s);
 }
 
-void tnl_server_drain(tnl_server *s, uint32_t delay_ms, uint32_t timeout_ms,
-                      void (*closed)(void *user), void *user)
+void tnl_server_stop_listening(tnl_server *s)
 {
-    (void)delay_ms;
-    (void)timeout_ms;
-    tnl_server_close(s, closed, user);
+    for (size_t i = 0; i < s->config.listen_count; i++) {
+        if (s->listeners[i])
+            tnl_listener_free(s->listeners[i]);
+        s->listeners[i] = NULL;
+    }
 }
 
 void tnl_server_close(tnl_server *s, void (*closed)(void *user), void *user)
@@ -399,12 +420,11 @@ void tnl_server_close(tnl_server *s, void (*closed)(void *user), void *user)
         return;
     s->closing = true;
     s->ready = false;
-    s->closed = closed;
-    s->closed_user = user;
-    for (size_t i = 0; i < s->config.listen_count; i++) {
-        if (s->listeners[i])
-            tnl_listener_free(s->listeners[i]);
-        s->listeners[i] = NULL;
+    if (!s->drain) {
+        s->closed = closed;
+        s->closed_user = user;
     }
+    tnl_timer_stop(s->drain_timer);
+    tnl_server_stop_listening(s);
     tnl_loop_defer(s->loop, &s->shutdown);
 }

@@ -64,6 +64,18 @@ void tnl_visitor_close(tnl_list *node)
     tnl_conn_close(v->conn);
 }
 
+bool tnl_visitor_is_busy(const tnl_list *node)
+{
+    const tnl_visitor *v = TNL_CONTAINER(node, const tnl_visitor, node);
+    return !v->closing && (v->in_request || !tnl_http_idle(v->parser) || tnl_buf_len(&v->ahead));
+}
+
+void tnl_visitor_leave_idle(tnl_list *node)
+{
+    if (!tnl_visitor_is_busy(node))
+        tnl_visitor_finish(TNL_CONTAINER(node, tnl_visitor, node));
+}
+
 static void visitor_free(tnl_visitor *v)
 {
     tnl_server *s = v->server;
@@ -167,7 +179,7 @@ static int on_head(void *user, const tnl_http_head *h)
     v->head = h;
     v->minor = h->minor;
     v->head_request = tnl_http_is(h->method, "HEAD");
-    v->close_after = !h->keep_alive || v->server->closing;
+    v->close_after = !h->keep_alive || v->server->closing || v->server->drain;
     v->request_framing = h->framing;
     v->upgrade_asked = h->upgrade;
     v->head_sent = v->told = v->trailers_sent = v->request_trailers_sent = v->eof_seen = false;
@@ -289,7 +301,7 @@ static void on_go_on(void *user)
         tnl_visitor_watch(v);
         return;
     }
-    if (v->close_after) {
+    if (v->close_after || v->server->drain > TNL_DRAIN_MOVE) {
         tnl_visitor_finish(v);
         return;
     }

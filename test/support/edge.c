@@ -206,6 +206,7 @@ static int session_control(void *user, uint8_t type, const uint8_t *p, size_t n)
     test_service *s = user;
     tnl_published published;
     tnl_publish_failed failed;
+    tnl_goaway goaway;
     if (type == TNL_CONTROL_PUBLISHED && tnl_published_decode(&published, p, n) == 0) {
         s->published++;
         snprintf(s->name, sizeof(s->name), "%.*s", (int)published.name.n, published.name.p);
@@ -216,6 +217,8 @@ static int session_control(void *user, uint8_t type, const uint8_t *p, size_t n)
         s->refused++;
         s->code = -(int)failed.code;
         snprintf(s->text, sizeof(s->text), "%.*s", (int)failed.message.n, failed.message.p);
+    } else if (type == TNL_CONTROL_GOAWAY && tnl_goaway_decode(&goaway, p, n) == 0) {
+        s->goaways[goaway.final]++;
     }
     return 0;
 }

@@ -79,6 +79,7 @@ struct test_service {
     char name[256]; /* of the last PUBLISHED */
     char url[300];
     uint16_t port;
+    unsigned goaways[2];  /* GOAWAYs, by `final` */
     char last_event[600]; /* the last EVENT: "METHOD PATH STATUS" */
     unsigned event_count;
     void (*on_datagram)(void *user, const tnl_datagram *d); /* may be NULL */

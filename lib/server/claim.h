@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TNL_SERVER_CLAIM_H
+#define TNL_SERVER_CLAIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "io/loop.h"
+
+/*
+ * Who owns which name or port. One account has a name in all its forms (http, tls, wildcard, ports
+ * behind a client, path id); a port is a port. A claim is there as long as something is published
+ * under it, and is kept for its account for a while after that. With a file it outlives the server.
+ *
+ * Bounded: claims that are only kept are at most TNL_CLAIMS_KEPT, and TNL_CLAIMS_KEPT_ACCOUNT of
+ * one account; the oldest go.
+ */
+struct tnl_tunnel;
+typedef struct tnl_claim tnl_claim;
+
+enum { TNL_CLAIMS_KEPT = 16384, TNL_CLAIMS_KEPT_ACCOUNT = 1024 };
+
+typedef struct tnl_claims {
+    tnl_map by_key;
+    tnl_map owners; /* by account */
+    tnl_list kept;  /* those that nothing is published under, the oldest first */
+    size_t kept_count;
+    bool changed; /* since the file was written */
+    bool frozen;  /* the server ends: what ends with it stays claimed */
+    bool file_failed;
+    uint64_t written_at;
+} tnl_claims;
+
+void tnl_claims_init(tnl_claims *c, uint64_t seed);
+void tnl_claims_free(tnl_claims *c);
+
+/* Whether another account has what a tunnel is to be called. */
+bool tnl_claim_foreign(const struct tnl_tunnel *wanted);
+/* The tunnel is being published; its name is not foreign. 0 or TUNNEL_E_NOMEM. */
+int tnl_claim_take(struct tnl_tunnel *t);
+/* It is not published any more. A no-op for one that has taken none. */
+void tnl_claim_leave(struct tnl_tunnel *t);
+
+/* claim_file.c: the file */
+struct tnl_server;
+/* What a former server has left, then writes it: so that a file that cannot be used shows at once.
+ * 0; NOT_FOUND (no such folder), ACCESS, INVALID, IO, NOMEM with a line in detail. */
+int tnl_claims_open(struct tnl_server *s, char *detail, size_t size);
+/* From time to time: ends what was kept for long enough, writes what has changed. now: loop time.
+ */
+void tnl_claims_look(struct tnl_server *s, uint64_t now);
+/* The server ends. */
+void tnl_claims_close(struct tnl_server *s);
+
+/* --- for claim_file.c ------------------------------------------------------------------------- */
+
+/* until: loop time. TUNNEL_E_NOMEM; TUNNEL_E_INVALID: the key is there already. */
+int tnl_claims_restore(tnl_claims *c, const char *key, const char *account, uint64_t until);
+/* Walks all: NULL begins, NULL ends. */
+const tnl_claim *tnl_claims_next(const tnl_claims *c, const tnl_claim *before);
+const char *tnl_claim_key(const tnl_claim *c);
+const char *tnl_claim_account(const tnl_claim *c);
+/* Loop time; 0: as long as what is published under it. */
+uint64_t tnl_claim_until(const tnl_claim *c);
+void tnl_claims_expire(tnl_claims *c, uint64_t now);
+
+#endif

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <tunnel/error.h>
+#include <unistd.h>
+
+#include "server/claim.h"
+#include "support/check.h"
+#include "support/edge.h"
+#include "support/memory.h"
+
+/* Names and ports that belong to who had them: after the end of a session, and of the server. */
+
+enum { FIRST = 1, SECOND, THIRD, LONG_MS = 3600000 };
+
+typedef struct choice {
+    uint32_t hold_ms;
+    const char *file;
+    uint16_t port;
+} choice;
+
+static void configure(tnl_server_config *c, void *user)
+{
+    const choice *ch = user;
+    c->hold_ms = ch->hold_ms;
+    c->path_routing = true;
+    if (ch->file)
+        snprintf(c->state_file, sizeof(c->state_file), "%s", ch->file);
+    if (ch->port) {
+        char text[16];
+        snprintf(text, sizeof(text), "%u", ch->port);
+        assert_int_equal(tnl_ports_parse(&c->tcp_ports, text), 0);
+    }
+}
+
+static void open_edge(test_edge *e, choice *ch)
+{
+    test_edge_options o = {.configure = configure, .user = ch};
+    assert_int_equal(test_edge_open(e, &o), 0);
+}
+
+static void start(test_service *s, test_edge *e, const char *token, uint8_t instance)
+{
+    test_service_start(s, e, token, instance);
+    UNTIL(&e->l, s->session);
+}
+
+static void ask(test_service *s, uint64_t id, const char *kind, const char *name, uint16_t port)
+{
+    tnl_publish m = {
+        .tunnel = id, .kind = tnl_str_of(kind), .name = tnl_str_of(name), .port = port};
+    unsigned before = s->published + s->refused;
+    test_service_publish_as(s, &m);
+    UNTIL(&s->edge->l, s->published + s->refused > before);
+}
+
+static void a_name_is_kept_for_its_account(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service one, other, again;
+    choice ch = {.hold_ms = LONG_MS};
+    open_edge(&e, &ch);
+    test_service_open(&one, &e, "demo");
+    test_service_close(&one);
+    start(&other, &e, "other", SECOND);
+    ask(&other, 1, "http", "demo", 0);
+    assert_int_equal(other.code, TUNNEL_E_NAME_TAKEN);
+    /* In no form. */
+    ask(&other, 2, "tls", "*.demo", 0);
+    assert_int_equal(other.refused, 2);
+    assert_non_null(strstr(other.text, "another account"));
+    start(&again, &e, "secret", THIRD);
+    ask(&again, 1, "http", "demo", 0);
+    assert_int_equal(again.published, 1);
+    test_service_close(&again);
+    test_service_close(&other);
+    test_edge_close(&e);
+}
+
+static void it_is_free_after_a_while(void **state)
+{
+    (void)state;
+    static const uint32_t holds[] = {0, 30};
+    for (size_t i = 0; i < 2; i++) {
+        test_edge e;
+        test_service one, other;
+        choice ch = {.hold_ms = holds[i]};
+        open_edge(&e, &ch);
+        test_service_open(&one, &e, "demo");
+        test_service_close(&one);
+        start(&other, &e, "other", SECOND);
+        for (uint64_t id = 1; !other.published; id++)
+            ask(&other, id, "http", "demo", 0);
+        test_service_close(&other);
+        test_edge_close(&e);
+    }
+}
+
+static void a_port_is_kept_too(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service one, other;
+    choice ch = {.hold_ms = LONG_MS, .port = test_free_port()};
+    open_edge(&e, &ch);
+    start(&one, &e, "secret", FIRST);
+    ask(&one, 1, "tcp", "", ch.port);
+    assert_int_equal(one.published, 1);
+    test_service_close(&one);
+    start(&other, &e, "other", SECOND);
+    ask(&other, 1, "tcp", "", ch.port);
+    assert_int_equal(other.code, TUNNEL_E_NAME_TAKEN);
+    /* It is the only one, and not free. */
+    ask(&other, 2, "tcp", "", 0);
+    assert_int_equal(other.code, TUNNEL_E_LIMIT);
+    test_service_close(&other);
+    test_edge_close(&e);
+}
+
+/* --- the file --------------------------------------------------------------------------------- */
+
+typedef struct folder {
+    char path[64];
+    char file[96];
+} folder;
+
+static void folder_make(folder *f)
+{
+    snprintf(f->path, sizeof(f->path), "/tmp/claim-XXXXXX");
+    assert_non_null(mkdtemp(f->path));
+    snprintf(f->file, sizeof(f->file), "%s/state", f->path);
+}
+
+static void folder_remove(const folder *f)
+{
+    unlink(f->file);
+    assert_int_equal(rmdir(f->path), 0); /* nothing else was left in it */
+}
+
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void names_outlive_the_server(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service one, other, again;
+    folder f;
+    struct stat st;
+    folder_make(&f);
+    choice ch = {.hold_ms = LONG_MS, .file = f.file};
+    open_edge(&e, &ch);
+    test_service_open(&one, &e, "live");
+    ask(&one, 7, "http", "left", 0);
+    test_service_unpublish(&one, 7);
+    ask(&one, 8, "http", "last", 0);
+    test_edge_close_server(&e);
+    UNTIL(&e.l, !one.session);
+    test_service_close(&one);
+    test_edge_close(&e);
+    assert_int_equal(stat(f.file, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+
+    open_edge(&e, &ch);
+    start(&other, &e, "other", SECOND);
+    ask(&other, 1, "http", "live", 0);
+    ask(&other, 2, "http", "left", 0);
+    ask(&other, 3, "http", "last", 0);
+    assert_int_equal(other.refused, 3);
+    ask(&other, 4, "http", "new", 0);
+    assert_int_equal(other.published, 1);
+    start(&again, &e, "secret", THIRD);
+    ask(&again, 1, "http", "live", 0);
+    assert_int_equal(again.published, 1);
+    test_service_close(&again);
+    test_service_close(&other);
+    test_edge_close(&e);
+    folder_remove(&f);
+}
+
+/* What it says of a claim's end binds, but keeps nothing for longer than the server would. */
+static void claims_in_the_file_end(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service other;
+    folder f;
+    folder_make(&f);
+    put(f.file, "# a remark\n\nname:past.test token:0123456789abcdef 1000\n"
+                "name:far.test token:0123456789abcdef 99999999999\n");
+    choice ch = {.hold_ms = 30, .file = f.file};
+    open_edge(&e, &ch);
+    start(&other, &e, "other", SECOND);
+    ask(&other, 1, "http", "past", 0);
+    assert_int_equal(other.published, 1);
+    for (uint64_t id = 2; other.published < 2; id++)
+        ask(&other, id, "http", "far", 0);
+    test_service_close(&other);
+    test_edge_close(&e);
+    folder_remove(&f);
+}
+
+static int start_with(const char *file, char detail[600])
+{
+    test_loop l;
+    tnl_server *s;
+    test_loop_open(&l);
+    tnl_server_config *c = calloc(1, sizeof(*c));
+    assert_non_null(c);
+    c->listen_count = 1;
+    snprintf(c->listen[0].address, sizeof(c->listen[0].address), "127.0.0.1:0");
+    snprintf(c->domain, sizeof(c->domain), "test");
+    c->hold_ms = LONG_MS;
+    snprintf(c->state_file, sizeof(c->state_file), "%s", file);
+    assert_int_equal(tnl_tokens_new(&c->tokens), 0);
+    assert_int_equal(tnl_server_new(&s, l.loop, c, detail, 600), 0);
+    free(c);
+    detail[0] = '\0';
+    int rc = tnl_server_start(s, detail, 600);
+    tnl_server_close(s, NULL, NULL);
+    test_loop_close(&l);
+    return rc;
+}
+
+static void a_file_that_is_of_no_use(void **state)
+{
+    (void)state;
+    static const char *const damaged[] = {
+        "nonsense\n",
+        "name:a.test token:1\n",
+        "name:a.test token:1 x\n",
+        "name:a.test token:1 12x\n",
+        "name:a.test token:1 -1\n",
+        "name:a.test  12\n",
+        " token:1 12\n",
+        "name:a.test token:0123456789abcdef0123456789abcdef 0\n",
+        "name:a.test token:1 0\nname:a.test token:2 0\n",
+        "name:a.test token:1 99999999999999999999999\n",
+        "name:a.test token:1 0",
+    };
+    char detail[600], path[200];
+    folder f;
+    folder_make(&f);
+    for (size_t i = 0; i < sizeof(damaged) / sizeof(*damaged); i++) {
+        put(f.file, damaged[i]);
+        assert_int_equal(start_with(f.file, detail), TUNNEL_E_INVALID);
+        assert_non_null(strstr(detail, f.file));
+        assert_non_null(strstr(detail, "line "));
+    }
+    put(f.file, "name:a.test token:1 0\n");
+    assert_int_equal(start_with(f.file, detail), 0);
+    snprintf(path, sizeof(path), "%s/none/state", f.path);
+    assert_int_equal(start_with(path, detail), TUNNEL_E_NOT_FOUND);
+    assert_non_null(strstr(detail, path));
+    assert_true(start_with(f.path, detail) != 0); /* a folder */
+    folder_remove(&f);
+}
+
+/* --- bounds ----------------------------------------------------------------------------------- */
+
+static bool has(const tnl_claims *c, const char *key)
+{
+    for (const tnl_claim *k = tnl_claims_next(c, NULL); k; k = tnl_claims_next(c, k))
+        if (strcmp(tnl_claim_key(k), key) == 0)
+            return true;
+    return false;
+}
+
+static void restore(tnl_claims *c, const char *account, unsigned i)
+{
+    char key[64];
+    snprintf(key, sizeof(key), "name:%s%u", account, i);
+    assert_int_equal(tnl_claims_restore(c, key, account, 1000), 0);
+}
+
+static void what_is_kept_is_bounded(void **state)
+{
+    (void)state;
+    tnl_claims c = {.kept_count = 0};
+    tnl_claims_init(&c, 1);
+    for (unsigned i = 0; i < TNL_CLAIMS_KEPT_ACCOUNT + 2; i++)
+        restore(&c, "greedy", i);
+    assert_int_equal(c.kept_count, TNL_CLAIMS_KEPT_ACCOUNT);
+    assert_false(has(&c, "name:greedy0") || has(&c, "name:greedy1"));
+    assert_true(has(&c, "name:greedy2"));
+    for (unsigned i = 0; i < TNL_CLAIMS_KEPT; i++) {
+        char account[TNL_ACCOUNT_SIZE];
+        snprintf(account, sizeof(account), "a%u", i / 16);
+        restore(&c, account, i);
+    }
+    assert_int_equal(c.kept_count, TNL_CLAIMS_KEPT);
+    assert_false(has(&c, "name:greedy2"));
+    for (int i = 0; i < 100; i++)
+        tnl_claims_expire(&c, 1000);
+    assert_int_equal(c.kept_count, 0);
+    assert_null(tnl_claims_next(&c, NULL));
+    tnl_claims_free(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_name_is_kept_for_its_account),
+        cmocka_unit_test(it_is_free_after_a_while),
+        cmocka_unit_test(a_port_is_kept_too),
+        cmocka_unit_test(names_outlive_the_server),
+        cmocka_unit_test(claims_in_the_file_end),
+        cmocka_unit_test(a_file_that_is_of_no_use),
+        cmocka_unit_test(what_is_kept_is_bounded),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
