@@ -187,6 +187,8 @@ static int on_head(void *user, const tnl_http_head *h)
     tnl_timer_start(v->timer, TNL_BODY_TIMEOUT_MS);
     if (tnl_reserved_is(h))
         tnl_reserved_answer(v);
+    else if (v->server->drain > TNL_DRAIN_MOVE)
+        tnl_visitor_answer(v, 503, "This server is stopping.\nTry again in a moment.");
     else
         tnl_exchange_start(v);
     return 0;
