@@ -156,10 +156,10 @@ TUNNEL_EXPORT uint64_t tunnel_server_counter(const tunnel_server *server, tunnel
 /*
  * Stops politely, in two steps. For delay_ms (0 to 3600000) all goes on, but
  * /__tunnel__/health/ready says 503, for whoever balances load, and clients are told to move to
- * another server. Then it listens no more and opens no streams; what is under way goes on to its end, for timeout_ms (0 to
- * 86400000) at most, and the end is as after tunnel_server_close(), which may still be called to
- * make it short (its own callback is ignored then). A server with nothing to do and nobody to tell
- * ends at once. A second call is a no-op.
+ * another server. Then it listens no more and opens no streams; what is under way goes on to its
+ * end, for timeout_ms (0 to 86400000) at most, and the end is as after tunnel_server_close(), which
+ * may still be called to make it short (its own callback is ignored then). A server with nothing to
+ * do and nobody to tell ends at once. A second call is a no-op.
  */
 TUNNEL_EXPORT void tunnel_server_drain(tunnel_server *server, uint32_t delay_ms,
                                        uint32_t timeout_ms, void (*closed)(void *user), void *user);
