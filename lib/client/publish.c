@@ -100,8 +100,9 @@ static int on_publish_failed(tnl_client *c, const uint8_t *p, size_t n)
     tnl_client_tunnel *t = tnl_client_find(c, m.tunnel);
     if (!t)
         return 0;
-    if (m.code == (uint32_t)-TUNNEL_E_GONE) {
+    if (m.code == (uint32_t)-TUNNEL_E_GONE && t->spec.pool[0] && t->public_port) {
         /* Away from its pool for so long that it was taken out; now it is back. */
+        t->public_port = 0;
         tnl_client_send_publish(c, t);
         return 0;
     }

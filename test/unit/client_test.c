@@ -466,6 +466,32 @@ static void a_tunnel_can_fail_alone(void **state)
     rig_close(&r);
 }
 
+/* Taken out of its pool while it was away: that is no failure, once. */
+static void it_joins_its_pool_again(void **state)
+{
+    (void)state;
+    rig r;
+    rig_open(&r);
+    rig_make(&r);
+    tnl_tunnel_spec spec = {.kind = TNL_KIND_HTTP, .upstream = r.upstream};
+    snprintf(spec.name, sizeof(spec.name), "demo");
+    snprintf(spec.pool, sizeof(spec.pool), "least-loaded");
+    assert_int_equal(tnl_client_publish(r.client, &spec, &r.tunnel), 0);
+    assert_int_equal(tnl_client_start(r.client), 0);
+    UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == 1);
+    assert_true(tnl_str_eq(r.server.last.pool, "least-loaded"));
+    fake_server_publish_failed(&r.server, r.tunnel, TUNNEL_E_GONE, "away for too long");
+    UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == 2);
+    assert_true(tnl_str_eq(r.server.last.pool, "least-loaded"));
+    assert_int_equal(r.count[TUNNEL_EVENT_FAILED], 0);
+    /* A server that answers so when it is asked is not asked for ever. */
+    r.server.publish_error = TUNNEL_E_GONE;
+    fake_server_publish_failed(&r.server, r.tunnel, TUNNEL_E_GONE, "away for too long");
+    UNTIL(&r.l, r.count[TUNNEL_EVENT_FAILED] == 1);
+    assert_int_equal(r.server.publishes, 3);
+    rig_close(&r);
+}
+
 static void their_number_is_bounded_not_their_sum(void **state)
 {
     (void)state;
@@ -925,6 +951,7 @@ int main(void)
         cmocka_unit_test(refusals_by_close),
         cmocka_unit_test(a_bad_welcome_is_not_taken),
         cmocka_unit_test(a_tunnel_can_fail_alone),
+        cmocka_unit_test(it_joins_its_pool_again),
         cmocka_unit_test(their_number_is_bounded_not_their_sum),
         cmocka_unit_test(wss_is_verified),
         cmocka_unit_test(a_client_without_its_ca_file_is_not_made),
