@@ -137,7 +137,6 @@ static uint64_t bulk_body(struct bulk *bulk, double deadline)
 /* argv: down PORT HOST PATH MS LIMIT, or up PORT HOST PATH SIZE MS LIMIT */
 static void run_bulk(char **argv, int up, int hold)
 {
-    uint16_t port = (uint16_t)bench_number(argv[2], 1, 65535, "PORT");
     uint64_t size = up ? bench_number(argv[5], 1, (uint64_t)1 << 40, "SIZE") : 0;
     uint64_t ms = bench_number(argv[5 + up], 0, 3600000, "MS");
     unsigned limit = (unsigned)bench_number(argv[6 + up], 1, 3600, "LIMIT");
@@ -146,7 +145,7 @@ static void run_bulk(char **argv, int up, int hold)
 
     bulk.request_len = make_request(bulk.request, sizeof(bulk.request), argv, up ? "PUT" : "GET",
                                     up ? (int64_t)size : -1);
-    bulk.fd = bench_dial(port, limit);
+    bulk.fd = bench_dial(argv[2], limit);
     if (hold) {
         bulk_body(&bulk, bench_now() + limit);
         bench_pause("ready");
@@ -194,7 +193,7 @@ struct small {
     size_t request_len;
 };
 
-static void small_open(struct small *small, uint16_t port)
+static void small_open(struct small *small, const char *place)
 {
     small->visitors = calloc(small->conns, sizeof(*small->visitors));
     small->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -204,7 +203,7 @@ static void small_open(struct small *small, uint16_t port)
         struct visitor *visitor = &small->visitors[i];
         struct epoll_event ev = {.events = EPOLLIN, .data = {.ptr = visitor}};
 
-        visitor->fd = bench_dial(port, 0);
+        visitor->fd = bench_dial(place, 0);
         if (epoll_ctl(small->epoll, EPOLL_CTL_ADD, visitor->fd, &ev) != 0)
             bench_die("epoll_ctl: %s", strerror(errno));
     }
@@ -243,14 +242,13 @@ static void small_exchange(struct small *small, uint64_t count, struct totals *t
 /* argv: small PORT HOST PATH COUNT CONNECTIONS */
 static void run_small(char **argv, int hold)
 {
-    uint16_t port = (uint16_t)bench_number(argv[2], 1, 65535, "PORT");
     uint64_t count = bench_number(argv[5], 1, 1000000000, "COUNT");
     struct small small = {.conns = (size_t)bench_number(argv[6], 1, CONNS_MAX, "CONNECTIONS")};
     struct totals warm = {0};
     struct totals totals = {0};
 
     small.request_len = make_request(small.request, sizeof(small.request), argv, "GET", -1);
-    small_open(&small, port);
+    small_open(&small, argv[2]);
     if (hold) {
         small_exchange(&small, small.conns * WARM_REQUESTS, &warm);
         bench_pause("ready");

@@ -182,15 +182,14 @@ static void serve_udp(struct peer *peer)
     }
 }
 
-static void open_socket(struct peer *peer, int type, uint16_t port)
+static void open_socket(struct peer *peer, int type, const char *place)
 {
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in addr = bench_place(place);
     struct epoll_event ev = {.events = EPOLLIN};
     socklen_t len = sizeof(addr);
     int one = 1;
     int room = 8 * 1024 * 1024;
 
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     peer->epoll = epoll_create1(EPOLL_CLOEXEC);
     peer->fd = socket(AF_INET, type | SOCK_CLOEXEC | (type == SOCK_STREAM ? SOCK_NONBLOCK : 0), 0);
     if (peer->epoll < 0 || peer->fd < 0)
@@ -202,8 +201,8 @@ static void open_socket(struct peer *peer, int type, uint16_t port)
         (type == SOCK_STREAM && listen(peer->fd, 1024) != 0) ||
         getsockname(peer->fd, (struct sockaddr *)&addr, &len) != 0 ||
         epoll_ctl(peer->epoll, EPOLL_CTL_ADD, peer->fd, &ev) != 0)
-        bench_die("listening on 127.0.0.1:%u: %s", (unsigned)port, strerror(errno));
-    printf("listening: 127.0.0.1:%u\n", (unsigned)ntohs(addr.sin_port));
+        bench_die("listening on %s: %s", place, strerror(errno));
+    printf("listening: %s:%u\n", inet_ntoa(addr.sin_addr), (unsigned)ntohs(addr.sin_port));
     fflush(stdout);
 }
 
@@ -215,8 +214,7 @@ int main(int argc, char **argv)
     if (!udp && (argc != 3 || strcmp(argv[1], "tcp") != 0))
         bench_die("usage: peer tcp|udp PORT");
     peer.buf = bench_bytes((size_t)BATCH * DATAGRAM_MAX); /* more than IO_SIZE */
-    open_socket(&peer, udp ? SOCK_DGRAM : SOCK_STREAM,
-                (uint16_t)bench_number(argv[2], 0, 65535, "PORT"));
+    open_socket(&peer, udp ? SOCK_DGRAM : SOCK_STREAM, argv[2]);
     if (udp)
         serve_udp(&peer);
     else

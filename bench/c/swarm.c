@@ -466,10 +466,7 @@ static void prepare(struct swarm *swarm, char **argv)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    swarm->addr = (struct sockaddr_in){
-        .sin_family = AF_INET,
-        .sin_port = htons((uint16_t)bench_number(argv[1], 1, 65535, "PORT"))};
-    swarm->addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    swarm->addr = bench_place(argv[1]);
     snprintf(swarm->request, sizeof(swarm->request),
              "GET /__tunnel__/link HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
              "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

@@ -82,16 +82,30 @@ int64_t bench_content_length(const char *head, size_t len)
     return -1;
 }
 
-int bench_dial(uint16_t port, unsigned timeout)
+struct sockaddr_in bench_place(const char *text)
 {
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in addr = {.sin_family = AF_INET};
+    const char *colon = strrchr(text, ':');
+    char host[64] = "127.0.0.1";
+
+    if (colon != NULL)
+        snprintf(host, sizeof(host), "%.*s", (int)(colon - text), text);
+    if (inet_pton(AF_INET, host, &addr.sin_addr) != 1)
+        bench_die("'%s' is no IPv4 address", host);
+    addr.sin_port = htons(
+        (uint16_t)bench_number(colon != NULL ? colon + 1 : text, 0, 65535, "PORT"));
+    return addr;
+}
+
+int bench_dial(const char *place, unsigned timeout)
+{
+    struct sockaddr_in addr = bench_place(place);
     struct timeval tv = {.tv_sec = (time_t)timeout};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
 
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
-        bench_die("connecting to 127.0.0.1:%u: %s", (unsigned)port, strerror(errno));
+        bench_die("connecting to %s: %s", place, strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     if (timeout > 0) {
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));

@@ -9,6 +9,7 @@
 #ifndef BENCH_UTIL_H
 #define BENCH_UTIL_H
 
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,11 +36,14 @@ size_t bench_head_length(const char *data, size_t len);
  */
 int64_t bench_content_length(const char *head, size_t len);
 
+/* What PORT means in the arguments of these programs: "8080" of 127.0.0.1, or "10.99.0.2:8080". */
+struct sockaddr_in bench_place(const char *text);
+
 /*
- * Connects to 127.0.0.1:port, without delay for small writes; a send or receive that takes longer
+ * Connects there, without delay for small writes; a send or receive that takes longer
  * than `timeout` seconds (0: no limit) fails.
  */
-int bench_dial(uint16_t port, unsigned timeout);
+int bench_dial(const char *place, unsigned timeout);
 
 /* Sends all; receives at least a byte. Exit with a message when that fails or the peer has closed.
  */

@@ -59,11 +59,6 @@ static void report(const struct totals *totals)
            (unsigned long long)totals->lost, bench_now() - totals->start);
 }
 
-static uint16_t port_of(const char *text)
-{
-    return (uint16_t)bench_number(text, 1, 65535, "PORT");
-}
-
 static void make_request(unsigned char *out, char what, uint64_t size)
 {
     out[0] = (unsigned char)what;
@@ -86,7 +81,7 @@ static void run_bulk(char **argv, int up)
     uint64_t size = bench_number(argv[3], 1, (uint64_t)1 << 40, "SIZE");
     uint64_t ms = bench_number(argv[4], 0, 3600000, "MS");
     unsigned limit = (unsigned)bench_number(argv[5], 1, 3600, "LIMIT");
-    int fd = bench_dial(port_of(argv[2]), limit);
+    int fd = bench_dial(argv[2], limit);
     char *buf = bench_bytes(IO_SIZE);
     unsigned char request[REQUEST_SIZE];
     struct totals totals;
@@ -124,16 +119,15 @@ struct caller {
     int answered;
 };
 
-static void caller_dial(int epoll, struct caller *caller, uint16_t port)
+static void caller_dial(int epoll, struct caller *caller, const char *place)
 {
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in addr = bench_place(place);
     struct epoll_event ev = {.events = EPOLLOUT, .data = {.ptr = caller}};
 
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     *caller = (struct caller){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
     if (caller->fd < 0 ||
         (connect(caller->fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 && errno != EINPROGRESS))
-        bench_die("connecting to 127.0.0.1:%u: %s", (unsigned)port, strerror(errno));
+        bench_die("connecting to %s: %s", place, strerror(errno));
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, caller->fd, &ev) != 0)
         bench_die("epoll_ctl: %s", strerror(errno));
 }
@@ -174,14 +168,13 @@ static void run_connect(char **argv)
 {
     static struct caller callers[CONNS_MAX];
     struct epoll_event events[EVENTS_MAX];
-    uint16_t port = port_of(argv[2]);
     size_t live = (size_t)bench_number(argv[3], 1, CONNS_MAX, "CONNECTIONS");
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct totals totals;
 
     totals_begin(&totals, bench_number(argv[4], 0, 3600000, "MS"));
     for (size_t i = 0; i < live; i++)
-        caller_dial(epoll, &callers[i], port);
+        caller_dial(epoll, &callers[i], argv[2]);
     while (live > 0) {
         int n = epoll_wait(epoll, events, EVENTS_MAX, 30000);
 
@@ -196,7 +189,7 @@ static void run_connect(char **argv)
             totals.count++;
             totals.bytes++;
             if (bench_now() < totals.end)
-                caller_dial(epoll, caller, port);
+                caller_dial(epoll, caller, argv[2]);
             else
                 live--;
         }
@@ -225,9 +218,9 @@ struct udp {
     struct totals totals;
 };
 
-static void flows_open(struct udp *udp, uint16_t port)
+static void flows_open(struct udp *udp, const char *place)
 {
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in addr = bench_place(place);
     struct rlimit files;
     int room = 4 * 1024 * 1024;
 
@@ -235,7 +228,6 @@ static void flows_open(struct udp *udp, uint16_t port)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     udp->flows = calloc(udp->count, sizeof(*udp->flows));
     udp->buf = bench_bytes(WINDOW_MAX * udp->size);
     if (udp->flows == NULL)
@@ -317,7 +309,7 @@ static void run_udp(char **argv)
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     double looked;
 
-    flows_open(&udp, port_of(argv[2]));
+    flows_open(&udp, argv[2]);
     totals_begin(&udp.totals, bench_number(argv[6], 0, 3600000, "MS"));
     looked = udp.totals.start;
     for (size_t i = 0; i < udp.count; i++) {
@@ -360,7 +352,7 @@ static void run_flows(char **argv)
 {
     struct udp udp = {.count = (size_t)bench_number(argv[3], 1, FLOWS_MAX, "COUNT"), .size = 64};
 
-    flows_open(&udp, port_of(argv[2]));
+    flows_open(&udp, argv[2]);
     for (size_t i = 0; i < udp.count; i++) {
         struct pollfd poller = {.fd = udp.flows[i].fd, .events = POLLIN};
 

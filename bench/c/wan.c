@@ -26,6 +26,7 @@
  *   cut             drops all, also what is under way; nobody is told
  *   stall           holds all; up to 64 MiB, or what the buffer takes if there is a rate
  *   heal            ends cut and stall
+ *   reset MS        for so long, both ends of every TCP connection that sends something get a reset
  *   stats           answers with a line of JSON before the "ok"
  *
  * At the start alone: `net 10.99.0` (the first three numbers of the addresses) and `mtu 1500`.
@@ -74,6 +75,7 @@ struct way {
     double rate;  /* bytes a second, 0: no limit */
     double buffer;
     double loss; /* 0 to 1 */
+    double reset_until;
     int cut;
     int stalled;
     unsigned long long packets, bytes, lost, dropped;
@@ -137,6 +139,53 @@ static double arrival(struct way *way, double now, size_t len)
     return way->queued + (double)len > QUEUE_BYTES ? 0 : due + way->delay;
 }
 
+static uint16_t sum16(const unsigned char *p, size_t n, uint32_t sum)
+{
+    for (; n > 1; p += 2, n -= 2)
+        sum += (uint32_t)(p[0] << 8 | p[1]);
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+static void put16(unsigned char *p, unsigned value)
+{
+    p[0] = (unsigned char)(value >> 8);
+    p[1] = (unsigned char)value;
+}
+
+/* A RST as if from where the packet p goes (back), or from where it came from. */
+static void send_reset(int fd, const unsigned char *p, int back)
+{
+    const unsigned char *tcp = p + (p[0] & 15) * 4;
+    unsigned char out[40] = {0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, IPPROTO_TCP};
+
+    memcpy(out + 12, p + (back ? 16 : 12), 4);
+    memcpy(out + 16, p + (back ? 12 : 16), 4);
+    put16(out + 10, sum16(out, 20, 0));
+    memcpy(out + 20, tcp + (back ? 2 : 0), 2);
+    memcpy(out + 22, tcp + (back ? 0 : 2), 2);
+    memcpy(out + 24, tcp + (back ? 8 : 4), 4);
+    out[32] = 0x50;
+    out[33] = 0x04;
+    put16(out + 36, sum16(out + 12, 28, IPPROTO_TCP + 20));
+    (void)!write(fd, out, sizeof(out));
+}
+
+/* Whether the packet was of a connection, which is no more. */
+static int resets(struct way *way, const unsigned char *p, size_t n)
+{
+    size_t head = n > 0 ? (size_t)(p[0] & 15) * 4 : 0;
+
+    if (n < 20 || p[0] >> 4 != 4 || p[9] != IPPROTO_TCP || n < head + 20)
+        return 0;
+    if ((p[head + 13] & 0x06) != 0 || (p[head + 13] & 0x10) == 0)
+        return 0; /* SYN, RST, or no ACK */
+    send_reset(way->out, p, 0);
+    send_reset(way->in, p, 1);
+    return 1;
+}
+
 static void take(struct way *way, double now)
 {
     unsigned char data[MTU_MAX];
@@ -148,6 +197,8 @@ static void take(struct way *way, double now)
 
         if (n <= 0)
             return;
+        if (now < way->reset_until && resets(way, data, (size_t)n))
+            continue;
         due = arrival(way, now, (size_t)n);
         packet = due > 0 ? malloc(sizeof(*packet) + (size_t)n) : NULL;
         if (packet == NULL) {
@@ -218,6 +269,8 @@ static int set_number(struct way *way, const char *word, const char *text)
         way->buffer = value * 1024;
     else if (strcmp(word, "loss") == 0 && number(text, 100, &value) == 0)
         way->loss = value / 100;
+    else if (strcmp(word, "reset") == 0 && number(text, 60000, &value) == 0)
+        way->reset_until = bench_now() + value / 1000;
     else
         return -1;
     return 0;

@@ -17,6 +17,8 @@ HELPERS = {
     "peer": ["peer.c", "util.c"],
     "visit": ["visit.c", "util.c"],
     "wan": ["wan.c", "util.c"],
+    "probe": ["probe.c", "util.c"],
+    "swarm": ["swarm.c", "util.c"],
     "count.so": ["count.c"],
 }
 
@@ -32,7 +34,9 @@ def compile_helper(name, build):
         return out
     # -fno-builtin: the counting functions must not be taken for the ones they replace.
     extra = ["-shared", "-fPIC", "-fno-builtin"] if name.endswith(".so") else []
-    command = [*os.environ.get("CC", "cc").split(), *FLAGS, *extra, "-o", out, *sources]
+    libraries = ["-lssl", "-lcrypto"] if name == "swarm" else []
+    compiler = os.environ.get("CC", "cc").split()
+    command = [*compiler, *FLAGS, *extra, "-o", out, *sources, *libraries]
     try:
         subprocess.run(command, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -60,6 +64,6 @@ def find_tools(build, bin_dir, need):
             missing.append(f"{path} is missing (run make): THE TUNNEL IS NOT MEASURED")
     if len(found) == 2:
         tools.update(found)
-    for name in ("load", "sink", "peer", "visit"):
+    for name in ("load", "sink", "peer", "visit", "wan", "probe", "swarm"):
         tools[name] = compile_helper(name, build)
     return tools, missing
