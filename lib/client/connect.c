@@ -243,7 +243,8 @@ tnl_dial_target tnl_client_target(const tnl_client *c)
                              .port = c->config.servers[0].port,
                              .tls = c->tls,
                              .proxy = c->config.has_proxy ? &c->config.proxy : NULL,
-                             .timeout_ms = DIAL_MS};
+                             .timeout_ms = DIAL_MS,
+                             .insists = true};
 }
 
 static void on_dialed(void *user, int error, const char *detail, tnl_conn *conn)

@@ -147,9 +147,11 @@ tnl_address tnl_conn_peer(const tnl_conn *c);
 tnl_address tnl_conn_local(const tnl_conn *c);
 
 /*
- * From here on the kernel takes no more while it has TNL_CONN_UNSENT bytes or more that it cannot
- * send yet (it would take megabytes), so that what is written next, being more urgent, does not
- * wait behind those. TCP, also under TLS; else nothing happens.
+ * For connections that carry links. From here on the kernel takes no more while it has
+ * TNL_CONN_UNSENT bytes or more that it cannot send yet (it would take megabytes), so that what is
+ * written next, being more urgent, does not wait behind those. And it sends again what was lost at
+ * least once a second (from Linux 6.15 on; before, ever more rarely, up to every two minutes), so
+ * that a network that is back is noticed. TCP, also under TLS; else nothing happens.
  */
 enum { TNL_CONN_UNSENT = 64 * 1024 };
 void tnl_conn_keep_little(tnl_conn *c);
@@ -170,6 +172,12 @@ typedef void (*tnl_connect_cb)(void *user, int error, const char *detail, tnl_co
  */
 int tnl_connect_start(tnl_connect **out, tnl_loop *l, const char *host, uint16_t port,
                       const char *unix_path, uint64_t timeout_ms, tnl_connect_cb cb, void *user);
+/*
+ * Right after tnl_connect_start(): asks again twice a second while nobody answers, with connections of
+ * their own, of which the first that comes to be is taken. A system asks ever more rarely, which
+ * would keep a network that is back waiting.
+ */
+void tnl_connect_insist(tnl_connect *c);
 /* Forgets it: no callback will come. Not to be called once the callback has begun. */
 void tnl_connect_cancel(tnl_connect *c);
 

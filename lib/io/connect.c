@@ -15,7 +15,9 @@
 
 enum {
     MAX_ADDRESSES = 8,
+    MAX_ATTEMPTS = 24,
     STAGGER_MS = 250, /* RFC 8305 section 5 */
+    INSIST_MS = 500,
     MAX_HOST = 255,
 };
 
@@ -42,9 +44,10 @@ struct tnl_connect {
     resolution *resolution;
     struct sockaddr_storage addresses[MAX_ADDRESSES];
     size_t count;
-    size_t next;
+    size_t next; /* attempt: the addresses in turn */
     size_t running;
-    attempt *attempts[MAX_ADDRESSES];
+    attempt *attempts[MAX_ATTEMPTS];
+    bool insists;
     int error; /* libuv's, of the failure that tells most so far */
     uint16_t port;
     char host[]; /* or the path */
@@ -78,7 +81,7 @@ static void release(tnl_connect *c)
     tnl_task_cancel(&c->task);
     tnl_timer_free(c->stagger);
     tnl_timer_free(c->limit);
-    for (size_t i = 0; i < MAX_ADDRESSES; i++)
+    for (size_t i = 0; i < MAX_ATTEMPTS; i++)
         abandon(c, i);
     if (c->resolution) {
         c->resolution->owner = NULL;
@@ -162,7 +165,7 @@ static void on_connected(uv_connect_t *req, int status)
     size_t i = 0;
     while (c->attempts[i] != a)
         i++;
-    if (status == 0 && !is_unix(c) && is_self_connected(a, &c->addresses[i]))
+    if (status == 0 && !is_unix(c) && is_self_connected(a, &c->addresses[i % c->count]))
         status = UV_ECONNREFUSED;
     if (status) {
         abandon(c, i);
@@ -188,7 +191,7 @@ static void on_connected(uv_connect_t *req, int status)
 /* 0 or libuv's error. */
 static int begin_attempt(tnl_connect *c, size_t i)
 {
-    const struct sockaddr_storage *sa = &c->addresses[i];
+    const struct sockaddr_storage *sa = &c->addresses[i % c->count];
     attempt *a = tnl_calloc(1, sizeof(*a));
     if (!a || tnl_socket_new(&a->conn, c->loop, is_unix(c) ? AF_UNIX : sa->ss_family)) {
         tnl_free(a);
@@ -218,6 +221,8 @@ static void next_attempt(tnl_connect *c)
             c->running++;
             if (c->next < c->count)
                 tnl_timer_start(c->stagger, STAGGER_MS);
+            else if (c->insists)
+                tnl_timer_start(c->stagger, INSIST_MS);
             return;
         }
         note_error(c, rc);
@@ -226,9 +231,28 @@ static void next_attempt(tnl_connect *c)
         report_failure(c);
 }
 
+/* One more of an address that has not answered; those before it go on: the way may be long. */
+static void insist(tnl_connect *c)
+{
+    if (c->next >= MAX_ATTEMPTS || is_unix(c))
+        return;
+    if (begin_attempt(c, c->next++) == 0)
+        c->running++;
+    tnl_timer_start(c->stagger, INSIST_MS);
+}
+
 static void on_stagger(void *user)
 {
-    next_attempt(user);
+    tnl_connect *c = user;
+    if (c->next < c->count)
+        next_attempt(c);
+    else
+        insist(c);
+}
+
+void tnl_connect_insist(tnl_connect *c)
+{
+    c->insists = true;
 }
 
 /* --- names ------------------------------------------------------------------------------------ */

@@ -17,6 +17,10 @@
 #include "io/loop_internal.h"
 #include "tunnel/error.h"
 
+#ifndef TCP_RTO_MAX_MS
+#define TCP_RTO_MAX_MS 44 /* newer than many a system's headers */
+#endif
+
 enum {
     READ_PER_TURN = 256 * 1024, /* one connection's share of a turn, so that others get theirs */
     READ_MAX = 256 * 1024,
@@ -473,9 +477,11 @@ static tnl_address sock_local(const tnl_conn *c)
 
 static void sock_keep_little(tnl_conn *c)
 {
-    int most = TNL_CONN_UNSENT;
-    if (of(c)->tcp)
-        setsockopt(descriptor(of(c)), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof(most));
+    static const int most = TNL_CONN_UNSENT, again_ms = 1000;
+    if (!of(c)->tcp)
+        return;
+    setsockopt(descriptor(of(c)), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof(most));
+    setsockopt(descriptor(of(c)), IPPROTO_TCP, TCP_RTO_MAX_MS, &again_ms, sizeof(again_ms));
 }
 
 static const tnl_conn_ops sock_ops = {

@@ -274,6 +274,8 @@ int tnl_dial_start(tnl_dial **out, tnl_loop *loop, const tnl_dial_target *target
         dial_free(d);
         return rc;
     }
+    if (target->insists)
+        tnl_connect_insist(d->connect);
     tnl_timer_start(d->timer, (uint64_t)target->timeout_ms + 50);
     *out = d;
     return 0;

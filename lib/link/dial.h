@@ -19,6 +19,7 @@ typedef struct tnl_dial_target {
     tnl_tls_client *tls;  /* NULL: plain; else verified against host, or "localhost" for AF_UNIX */
     const tnl_url *proxy; /* NULL: straight */
     uint32_t timeout_ms;  /* for all of it, 1 to 600000 */
+    bool insists;         /* see tnl_connect_insist() */
 } tnl_dial_target;
 
 /* error 0: a ready, paused connection, without events: set them at once. Else a TUNNEL_E_ code and

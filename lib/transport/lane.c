@@ -255,6 +255,7 @@ static int lane_new(lane **out, tnl_conn *c, const tnl_transport_events *ev, voi
     l->base = (tnl_transport){&lane_ops, ev, user};
     l->conn = c;
     l->loop = c->loop;
+    tnl_conn_keep_little(c);
     tnl_task_init(&l->task, on_task, l);
     tnl_buf_init(&l->early, TNL_TRANSPORT_BATCH);
     l->in = tnl_malloc(TNL_TRANSPORT_BATCH);
