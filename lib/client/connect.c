@@ -16,7 +16,6 @@ enum {
     FIRST_WINDOW = 16384,
     MAX_WINDOW = 256 * 1024,
     SURPLUS = 32 * 1024 * 1024,
-    IN_FLIGHT = 4 * 1024 * 1024,
     MAX_GRACE_MS = 3600 * 1000,
 };
 
@@ -196,7 +195,7 @@ tnl_link_config tnl_client_link_config(const tnl_client *c)
     return (tnl_link_config){.handshake_ms = HANDSHAKE_MS,
                              .silence_ms = c->config.silence_ms,
                              .max_data = MAX_FRAME,
-                             .inflight = IN_FLIGHT};
+                             .inflight = TNL_MUX_MAX_FLIGHT};
 }
 
 const char *tnl_client_host(const tnl_client *c, char out[TNL_CLIENT_HOST])

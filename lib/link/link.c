@@ -241,7 +241,7 @@ static int on_pong(tnl_link *l, const tnl_frame *f)
         l->ping_sent = 0;
         arm(l);
         if (l->session)
-            tnl_session_rtt(l->session, l->rtt);
+            tnl_session_rtt(l->session, &l->binding, l->rtt);
         if (l->session && l->config.unproven)
             tnl_session_proven(l->session, &l->binding);
         l->config.unproven = false;

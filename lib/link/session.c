@@ -272,10 +272,10 @@ void tnl_session_frame(tnl_session *s, tnl_session_link *l, const tnl_frame *f)
         rearm(s);
 }
 
-void tnl_session_rtt(tnl_session *s, uint32_t ms)
+void tnl_session_rtt(tnl_session *s, tnl_session_link *l, uint32_t ms)
 {
     if (!s->over)
-        tnl_mux_set_rtt(s->mux, ms);
+        tnl_mux_set_rtt(s->mux, l->mux_link, ms, tnl_loop_now(s->loop));
 }
 
 void tnl_session_broken(tnl_session *s, int error)
@@ -290,7 +290,7 @@ size_t tnl_session_pull(tnl_session *s, tnl_session_link *l, uint8_t *out, size_
 {
     if (s->over)
         return 0;
-    size_t n = tnl_mux_pull(s->mux, l->mux_link, out, cap);
+    size_t n = tnl_mux_pull(s->mux, l->mux_link, out, cap, tnl_loop_now(s->loop));
     rearm(s);
     return n;
 }

@@ -68,7 +68,7 @@ void tnl_session_proven(tnl_session *s, tnl_session_link *l);
 void tnl_session_frame(tnl_session *s, tnl_session_link *l, const tnl_frame *f);
 size_t tnl_session_pull(tnl_session *s, tnl_session_link *l, uint8_t *out, size_t cap);
 /* A link has measured its round trip. */
-void tnl_session_rtt(tnl_session *s, uint32_t ms);
+void tnl_session_rtt(tnl_session *s, tnl_session_link *l, uint32_t ms);
 /* The link is gone; why. */
 void tnl_session_detach(tnl_session *s, tnl_session_link *l, int error, const char *detail);
 /* The peer sent CLOSE; or it broke the protocol (it is told by CLOSE on every link). */

@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/ring.h"
+#include "mux/flight.h"
 #include "mux/mux.h"
 
 enum {
@@ -37,6 +38,7 @@ typedef struct send_half {
     tnl_ring ring;     /* start: acknowledged; end: written */
     uint64_t sent;     /* next offset to send */
     uint64_t max_sent; /* highest offset ever sent */
+    size_t dropped;    /* bytes that a reset left in flight, until it is acknowledged */
     uint64_t limit;    /* the peer's credit */
     terminal end;      /* what ends our direction, wanted by the user */
     terminal end_sent; /* highest terminal sent on the current link */
@@ -134,8 +136,7 @@ struct tnl_mux_link {
     outgoing *cut;    /* a datagram of which a part has been sent */
     tnl_joiner joiner;
     uint32_t bit; /* in tnl_mux.link_bits */
-    size_t inflight;
-    size_t max_inflight;
+    tnl_flight flight;
     bool draining;
     bool unproven;
     bool woken;

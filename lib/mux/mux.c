@@ -256,8 +256,8 @@ tnl_mux_link *tnl_mux_best_link(const tnl_mux *m)
     tnl_mux_link *best = NULL;
     for (tnl_list *n = m->links.next; n != &m->links; n = n->next) {
         tnl_mux_link *l = TNL_CONTAINER(n, tnl_mux_link, node);
-        bool better = best &&
-                      (rank(l) == rank(best) ? l->inflight < best->inflight : rank(l) < rank(best));
+        bool better = best && (rank(l) == rank(best) ? l->flight.bytes < best->flight.bytes
+                                                     : rank(l) < rank(best));
         if (!best || better)
             best = l;
     }
@@ -299,7 +299,8 @@ void tnl_mux_pin(tnl_stream *s)
  */
 static void unpin(tnl_stream *s)
 {
-    s->link->inflight -= tnl_mux_in_flight(s);
+    tnl_flight_left(&s->link->flight, tnl_mux_in_flight(s));
+    s->out.dropped = 0;
     s->link = NULL;
     tnl_list_remove(&s->ready);
     tnl_list_remove(&s->ack_ready);
@@ -346,7 +347,7 @@ tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, bool unproven, void 
     l->bit = ~m->link_bits & (m->link_bits + 1);
     m->link_bits |= l->bit;
     l->mux = m;
-    l->max_inflight = inflight;
+    tnl_flight_init(&l->flight, inflight, m->now);
     l->user = link_user;
     l->unproven = unproven;
     tnl_list_init(&l->streams);
@@ -463,9 +464,11 @@ void tnl_mux_event(tnl_mux *m, const uint8_t *map, size_t n)
 
 /* --- time ------------------------------------------------------------------------------------- */
 
-void tnl_mux_set_rtt(tnl_mux *m, uint32_t ms)
+void tnl_mux_set_rtt(tnl_mux *m, tnl_mux_link *l, uint32_t ms, uint64_t now_ms)
 {
+    tnl_mux_set_now(m, now_ms);
     m->rtt = ms;
+    tnl_flight_trip(&l->flight, ms, now_ms);
 }
 
 uint64_t tnl_mux_expiry(const tnl_mux *m)

@@ -33,9 +33,11 @@ typedef struct tnl_stream tnl_stream;
 typedef struct tnl_mux_link tnl_mux_link;
 
 enum {
-    TNL_MUX_MAX_UNSENT = 128 * 1024,    /* written by the user and not yet sent, per stream */
-    TNL_MUX_MAX_SEND = 256 * 1024,      /* unsent and unacknowledged, per stream, */
-    TNL_MUX_MAX_FAR = 8 * 1024 * 1024,  /* and of one whose far peer grants a greater window */
+    TNL_MUX_MAX_UNSENT = 128 * 1024,   /* written by the user and not yet sent, per stream */
+    TNL_MUX_MAX_SEND = 256 * 1024,     /* unsent and unacknowledged, per stream, */
+    TNL_MUX_MAX_FAR = 8 * 1024 * 1024, /* and of one whose far peer grants a greater window */
+    TNL_MUX_MAX_FLIGHT = 16 * 1024 *
+                         1024,          /* unacknowledged bytes on a link, see tnl_mux_link_add() */
     TNL_MUX_FAR_MS = 5,                 /* round trip from which on a peer is far */
     TNL_MUX_MAX_PIECE = 64 * 1024,      /* most that one data() brings */
     TNL_MUX_QUANTUM = 16 * 1024,        /* what a stream may send before it is another one's turn */
@@ -141,7 +143,8 @@ size_t tnl_mux_stream_count(const tnl_mux *m);
 
 /* --- links ------------------------------------------------------------------------------------ */
 
-/* A link is usable: streams without one move to it. inflight: most unacknowledged bytes on it.
+/* A link is usable: streams without one move to it. inflight: most unacknowledged bytes on it,
+ * however fast and far it is; else it is as mux/flight.h says.
  * unproven: nobody knows yet whether the path brings what is sent, so that it is used only for want
  * of any other, until tnl_mux_link_proven(). NULL: no memory, or there are TNL_MUX_MAX_LINKS. */
 tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, bool unproven, void *link_user);
@@ -165,10 +168,11 @@ int tnl_mux_frame(tnl_mux *m, tnl_mux_link *l, const tnl_frame *f, uint64_t now_
 
 /* Frames for the link into out[0..cap), cap at least 2 KiB. Returns how many bytes; 0: nothing to
  * send now. */
-size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap);
+size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap, uint64_t now_ms);
 
-/* The round trip to the peer, as measured last: it decides how far windows may grow. */
-void tnl_mux_set_rtt(tnl_mux *m, uint32_t ms);
+/* A PONG on the link showed this round trip: it decides how far windows may grow, and how much may
+ * be in flight. */
+void tnl_mux_set_rtt(tnl_mux *m, tnl_mux_link *l, uint32_t ms, uint64_t now_ms);
 
 /* Delayed work is due at this time (UINT64_MAX: none); then call tnl_mux_tick(). */
 uint64_t tnl_mux_expiry(const tnl_mux *m);

@@ -41,7 +41,7 @@ void tnl_mux_mark_ready(tnl_stream *s)
     bool frames = !s->open_sent || terminal_due(s);
     if (!frames && sendable(s) == 0)
         return;
-    bool capped = !frames && s->id != 0 && l->inflight >= l->max_inflight;
+    bool capped = !frames && s->id != 0 && !tnl_flight_open(&l->flight);
     if (!tnl_list_empty(&s->ready)) {
         if (!s->capped || !frames)
             return;
@@ -90,7 +90,7 @@ void tnl_mux_flush_acks(tnl_mux *m)
 
 size_t tnl_mux_in_flight(const tnl_stream *s)
 {
-    return (size_t)(s->out.sent - s->out.ring.start);
+    return (size_t)(s->out.sent - s->out.ring.start) + s->out.dropped;
 }
 
 void tnl_mux_landed(tnl_stream *s, size_t before)
@@ -98,8 +98,8 @@ void tnl_mux_landed(tnl_stream *s, size_t before)
     tnl_mux_link *l = s->link;
     if (!l)
         return;
-    l->inflight -= before - tnl_mux_in_flight(s);
-    if (l->inflight < l->max_inflight && !tnl_list_empty(&l->capped))
+    tnl_flight_landed(&l->flight, before - tnl_mux_in_flight(s), s->mux->now);
+    if (tnl_flight_open(&l->flight) && !tnl_list_empty(&l->capped))
         tnl_mux_wake(l);
 }
 
@@ -135,6 +135,7 @@ void tnl_mux_acked(tnl_stream *s, uint64_t received)
         terminal end = received - o->final >= TERMINAL_RESET ? TERMINAL_RESET : TERMINAL_FIN;
         if (o->end_acked < end)
             o->end_acked = end;
+        o->dropped = 0;
     }
     if (received > o->ring.end)
         received = o->ring.end;
@@ -248,7 +249,7 @@ static size_t put_data(batch *b, tnl_stream *s, size_t max)
     o->sent += n;
     if (o->max_sent < o->sent)
         o->max_sent = o->sent;
-    s->link->inflight += n;
+    tnl_flight_sent(&s->link->flight, n, b->mux->now);
     return n;
 }
 
@@ -261,7 +262,7 @@ static bool take_turn(batch *b, tnl_stream *s)
     if (terminal_due(s) && !put_terminal(b, s))
         return false;
     size_t quantum = TNL_MUX_QUANTUM;
-    while (quantum && sendable(s) && (l->inflight < l->max_inflight || s->id == 0)) {
+    while (quantum && sendable(s) && (tnl_flight_open(&l->flight) || s->id == 0)) {
         size_t max = quantum < s->mux->config.remote.max_frame ? quantum
                                                                : s->mux->config.remote.max_frame;
         size_t n = put_data(b, s, max);
@@ -302,7 +303,7 @@ static void put_acks(batch *b, tnl_mux_link *l)
 /* Those that waited for room in flight first, when there is some. */
 static tnl_stream *next_turn(const tnl_mux_link *l)
 {
-    tnl_list *n = l->inflight < l->max_inflight ? tnl_list_first(&l->capped) : NULL;
+    tnl_list *n = tnl_flight_open(&l->flight) ? tnl_list_first(&l->capped) : NULL;
     if (!n)
         n = tnl_list_first(&l->ready);
     return n ? TNL_CONTAINER(n, tnl_stream, ready) : NULL;
@@ -324,8 +325,9 @@ static void put_datagrams(batch *b, tnl_mux_link *l, size_t most)
     b->left -= n;
 }
 
-size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap)
+size_t tnl_mux_pull(tnl_mux *m, tnl_mux_link *l, uint8_t *out, size_t cap, uint64_t now_ms)
 {
+    tnl_mux_set_now(m, now_ms);
     batch b = {.mux = m, .p = out, .left = cap};
     l->pulling = true;
     put_queued(&b, &l->end_acks);

@@ -261,12 +261,12 @@ void tnl_mux_end_out(tnl_stream *s, terminal end, uint32_t code, const char *tex
     if (o->end >= end || s->retired)
         return;
     if (end == TERMINAL_RESET) {
-        size_t before = tnl_mux_in_flight(s);
-        /* Nothing is sent again: what the peer lacks, the final offset makes up for. */
+        /* Nothing is sent again: what the peer lacks, the final offset makes up for. But what is
+         * under way stays so. */
+        o->dropped = tnl_mux_in_flight(s);
         o->sent = o->ring.start = o->ring.end = o->max_sent;
         tnl_ring_free(&o->ring);
         tnl_mux_count_held(s);
-        tnl_mux_landed(s, before);
         o->breaking = false;
         tnl_free(s->reset_text);
         s->reset_code = code;

@@ -15,7 +15,6 @@ enum {
     FIRST_WINDOW = 16384,
     MAX_WINDOW = 256 * 1024,
     SURPLUS = 32 * 1024 * 1024,
-    IN_FLIGHT = 4 * 1024 * 1024,
 };
 
 static const tnl_limits local_limits = {
@@ -287,7 +286,7 @@ static tnl_peer *peer_new(tnl_server *s, const char *account, const char *from, 
     tnl_link_config config = {.handshake_ms = HANDSHAKE_MS,
                               .silence_ms = s->config.silence_ms,
                               .max_data = MAX_FRAME,
-                              .inflight = IN_FLIGHT,
+                              .inflight = TNL_MUX_MAX_FLIGHT,
                               .fallback = !lane,
                               .unproven = lane};
     tnl_peer *p = tnl_calloc(1, sizeof(*p));

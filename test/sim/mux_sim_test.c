@@ -418,6 +418,7 @@ static void wire_join(world *w, wire_end *e)
         return;
     e->link = l;
     e->state = JOINED;
+    tnl_mux_set_rtt(w->mux[e->end], l, w->rtt[e->end], w->now);
     tnl_decoder_init(&e->decoder, w->config[e->end].local.max_frame);
 }
 
@@ -554,7 +555,7 @@ static bool pull(world *w, wire_end *e)
         return false;
     tnl_mux_link *l = e->link;
     e->busy = true;
-    size_t n = tnl_mux_pull(w->mux[e->end], l, batch, cap);
+    size_t n = tnl_mux_pull(w->mux[e->end], l, batch, cap, w->now);
     e->busy = false;
     CHECK(w, n <= cap);
     if (e->link != l) {
@@ -733,7 +734,7 @@ static void world_init(world *w, uint64_t seed, bool hostile)
         w->config[end].remote = w->config[!end].local;
         users[end] = (end_user){w, end};
         CHECK(w, tnl_mux_new(&w->mux[end], &w->config[end], &mux_events, &users[end]) == 0);
-        tnl_mux_set_rtt(w->mux[end], below(w, 3 * TNL_MUX_FAR_MS));
+        w->rtt[end] = below(w, 3 * TNL_MUX_FAR_MS);
     }
     memory.fails = memory_is_short;
 }
@@ -767,7 +768,7 @@ static bool at_rest(const world *w)
     for (size_t i = 0; i < MAX_WIRES; i++)
         for (int end = 0; end < ENDS; end++) {
             const wire_end *e = &w->wire[i].end[end];
-            if (e->state == JOINED && (e->woken || e->head != e->tail || e->link->inflight))
+            if (e->state == JOINED && (e->woken || e->head != e->tail || e->link->flight.bytes))
                 return false;
         }
     return true;

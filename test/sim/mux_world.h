@@ -98,6 +98,7 @@ struct world {
     uint64_t now;
     tnl_mux_config config[ENDS];
     tnl_mux *mux[ENDS];
+    uint32_t rtt[ENDS];
     size_t convs;
     conv conv[MAX_CONVS];
     wire wire[MAX_WIRES];
@@ -233,11 +234,11 @@ static void check_links(world *w, const tnl_mux *m)
             CHECK(w, s->link == l);
             flight += tnl_mux_in_flight(s);
         }
-        CHECK(w, flight == l->inflight);
+        CHECK(w, flight == l->flight.bytes);
         CHECK(w, l->woken == e->woken);
         bool work = !tnl_list_empty(&l->ready) || !tnl_list_empty(&l->acks) ||
                     tnl_buf_len(&l->end_acks) ||
-                    (l->inflight < l->max_inflight && !tnl_list_empty(&l->capped));
+                    (tnl_flight_open(&l->flight) && !tnl_list_empty(&l->capped));
         CHECK(w, !work || l->woken);
     }
 }

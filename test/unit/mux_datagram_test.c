@@ -49,7 +49,7 @@ static size_t carry(bench *from, bench *to, size_t cap)
     pipe_sink k = {.to = to};
     tnl_decoder d;
     tnl_decoder_init(&d, 65536);
-    size_t n = tnl_mux_pull(from->mux, from->link[0], batch, cap);
+    size_t n = tnl_mux_pull(from->mux, from->link[0], batch, cap, from->now);
     from->woken[0] = n > 0;
     assert_int_equal(tnl_decoder_feed(&d, batch, n, take, &k), 0);
     tnl_decoder_free(&d);

@@ -13,7 +13,7 @@ static void test_far_peers(void **state)
     for (uint32_t rtt = TNL_MUX_FAR_MS - 1; rtt <= TNL_MUX_FAR_MS; rtt++) {
         uint64_t most = rtt < TNL_MUX_FAR_MS ? c.max_window : c.far_window;
         bench *b = bench_new(&c);
-        tnl_mux_set_rtt(b->mux, rtt);
+        tnl_mux_set_rtt(b->mux, b->link[0], rtt, b->now);
         assert_int_equal(in(b, TNL_FRAME_OPEN, 1, 0, NULL), 0);
         uint64_t at = 0, limit = WINDOW;
         for (int i = 0; i < 6; i++) {

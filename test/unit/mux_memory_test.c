@@ -104,7 +104,8 @@ static bool carry(story *t, int from, story_end *to)
     static uint8_t batch[8192];
     if (!t->woken[from] || t->error)
         return false;
-    size_t n = tnl_mux_pull(t->mux[from], t->link[from], batch, sizeof(batch)), at = 0, last = 0;
+    size_t n = tnl_mux_pull(t->mux[from], t->link[from], batch, sizeof(batch), t->now);
+    size_t at = 0, last = 0;
     t->woken[from] = n > 0;
     for (size_t next = 0; next < n;
          next += TNL_FRAME_HEADER + ((size_t)batch[next + 2] << 8 | batch[next + 3])) {

@@ -95,7 +95,7 @@ static void deliver(endpoint *to, size_t link, const uint8_t *p, size_t n)
 static void carry(endpoint *from, endpoint *to, size_t link)
 {
     uint8_t bytes[4096];
-    for (size_t n; (n = tnl_mux_pull(from->mux, from->link[link], bytes, sizeof(bytes)));)
+    for (size_t n; (n = tnl_mux_pull(from->mux, from->link[link], bytes, sizeof(bytes), 1000));)
         deliver(to, link, bytes, n);
 }
 
@@ -117,7 +117,7 @@ static void test_move(bool lost)
 
     /* The stream is pinned to the first link, where OPEN and DATA are under way when it has to
      * leave. */
-    size_t n = tnl_mux_pull(a.mux, a.link[0], under_way, sizeof(under_way));
+    size_t n = tnl_mux_pull(a.mux, a.link[0], under_way, sizeof(under_way), 1000);
     assert_true(n > 0);
     if (lost)
         tnl_mux_link_lost(a.mux, a.link[0]);
