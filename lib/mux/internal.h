@@ -66,6 +66,9 @@ typedef struct recv_half {
      * held back by the window: when the user has nothing waiting either, the window grows.
      */
     uint64_t probe;
+    /* Where the user was a round trip ago: what it has used up since then is what it needs. */
+    uint64_t paced;
+    uint64_t paced_at;
     terminal end;
     uint64_t final; /* valid with end */
     bool fin_told;

@@ -5,18 +5,40 @@
 #include "mux/internal.h"
 #include "tunnel/error.h"
 
+enum { MOST_PACE_MS = 60000 };
+
 /* --- input ------------------------------------------------------------------------------------ */
+
+static bool is_far(const tnl_mux *m)
+{
+    return m->config.far_window > m->config.max_window && m->rtt >= TNL_MUX_FAR_MS;
+}
 
 static void grow_window(tnl_stream *s)
 {
     tnl_mux *m = s->mux;
     uint32_t more = s->in.window;
-    bool far = m->config.far_window > m->config.max_window && m->rtt >= TNL_MUX_FAR_MS;
-    uint32_t most = far ? m->config.far_window : m->config.max_window;
+    uint32_t most = is_far(m) ? m->config.far_window : m->config.max_window;
+    s->in.paced = s->in.ring.start;
+    s->in.paced_at = m->now;
     if (s->id == 0 || s->in.window > most / 2 || m->surplus_used + more > m->config.surplus)
         return;
     m->surplus_used += more;
     s->in.window += more;
+}
+
+/* The user of a far stream needs half of the window for each round trip. It may have waited for
+ * something in between: bytes that come at once are not all taken at once. */
+static bool keeps_pace(tnl_stream *s)
+{
+    const tnl_mux *m = s->mux;
+    recv_half *in = &s->in;
+    uint64_t ms = m->now - in->paced_at, used = in->ring.start - in->paced;
+    if (!is_far(m) || in->discard || (ms < m->rtt && m->now >= in->paced_at))
+        return false;
+    in->paced = in->ring.start;
+    in->paced_at = m->now;
+    return ms <= MOST_PACE_MS && used * m->rtt >= in->window / 2 * ms;
 }
 
 void tnl_mux_used_up(tnl_stream *s, size_t n)
@@ -25,6 +47,8 @@ void tnl_mux_used_up(tnl_stream *s, size_t n)
     if (n == 0 || in->end != TERMINAL_NONE)
         return;
     if (!in->discard && in->ring.start == in->ring.end && in->ring.end == in->probe)
+        grow_window(s);
+    else if (keeps_pace(s))
         grow_window(s);
     if (in->ring.end >= in->probe)
         in->probe = 0;
