@@ -30,6 +30,8 @@ FOLDERS ?=
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 30
 FUZZERS ?=
+NIGHTLY_SCHEDULES ?= 100000
+NIGHTLY_FUZZ_SECONDS ?= 600
 BENCH_ARGS ?=
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -315,6 +317,18 @@ fuzz: | setup-test
 	+@$(MAKE) CC=$(FUZZ_CC) SANITIZE=fuzzer,address,undefined fuzz-programs
 	@scripts/fuzz $(BUILD) $(BUILD)/$(FUZZ_CC)-fuzzer-address-undefined/fuzz $(FUZZ_SECONDS) \
 	    $(or $(FUZZERS),$(FUZZ_SRC:fuzz/%.c=%))
+
+# --- for longer ----------------------------------------------------------------------------------
+# What make test does a little of. mux_sim_test runs a quarter of SIM_COUNT with a lying peer.
+.PHONY: nightly nightly-sim
+nightly-sim: $(SIM)
+	SIM_MODE=honest SIM_COUNT=$(NIGHTLY_SCHEDULES) $(TEST_OUT)/sim/mux_sim_test
+	SIM_MODE=hostile SIM_COUNT=$$((4 * $(NIGHTLY_SCHEDULES))) $(TEST_OUT)/sim/mux_sim_test
+	SIM_STRIDE=1 $(TEST_OUT)/sim/mux_loss_test
+
+nightly: | setup-test
+	+@$(MAKE) SANITIZE=address,undefined nightly-sim
+	+@$(MAKE) fuzz FUZZ_SECONDS=$(NIGHTLY_FUZZ_SECONDS)
 
 # --- benchmark, demo -----------------------------------------------------------------------------
 .PHONY: bench demo

@@ -3,9 +3,12 @@
  * One conversation of two ends, the same every time, with the link lost after each of its bytes in
  * turn, in each direction. Nothing of it may be missing, come twice or be left over, whether the
  * session waits for another link or has one already, which brings the later bytes first.
+ *
+ * SIM_STRIDE=N  bytes between the cuts of a long conversation (default: 61)
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "mux/internal.h"
@@ -526,7 +529,8 @@ static void test_every_byte(void **state)
 static void test_bulk(void **state)
 {
     (void)state;
-    cut_everywhere(BULK, BULK, BULK_STRIDE);
+    const char *stride = getenv("SIM_STRIDE");
+    cut_everywhere(BULK, BULK, stride && atoi(stride) > 0 ? (uint64_t)atoi(stride) : BULK_STRIDE);
 }
 
 int main(void)

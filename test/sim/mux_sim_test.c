@@ -393,6 +393,8 @@ static void tick(world *w)
 
 static void wire_add(world *w)
 {
+    if (w->parked && !w->quiet)
+        return;
     for (size_t i = 0; i < MAX_WIRES; i++) {
         wire *x = &w->wire[i];
         if (x->end[0].state != AWAY || x->end[1].state != AWAY || x->end[0].busy || x->end[1].busy)
@@ -581,10 +583,24 @@ static wire_end *any_end(world *w)
     return &w->wire[below(w, MAX_WIRES)].end[below(w, ENDS)];
 }
 
+/* All wires are lost, and no other comes for a while. Not everybody learns of it at once. */
+static void park(world *w)
+{
+    w->parked = 1 + below(w, one_in(w, 2) ? 20 : 200);
+    for (size_t i = 0; i < MAX_WIRES; i++) {
+        wire_cut(w, &w->wire[i]);
+        for (int end = 0; end < ENDS; end++)
+            if (w->wire[i].end[end].wire && !one_in(w, 4))
+                wire_leave(w, &w->wire[i].end[end]);
+    }
+}
+
 static void disturb(world *w)
 {
     wire_end *e = any_end(w);
-    if (!e->wire || one_in(w, 3)) {
+    if (one_in(w, 12)) {
+        park(w);
+    } else if (!e->wire || one_in(w, 3)) {
         wire_add(w);
     } else if (one_in(w, 3)) {
         wire_cut(w, e->wire);
@@ -680,6 +696,7 @@ static void act(world *w)
     if (w->broken)
         return;
     uint32_t dice = below(w, 100);
+    w->parked -= w->parked > 0;
     if (dice < 3 && w->depth == 0)
         tick(w);
     else if (dice < 5)

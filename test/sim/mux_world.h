@@ -91,10 +91,11 @@ struct world {
     bool reentrant;
     bool jumps;
     bool hostile;
-    uint32_t truth; /* for one lie */
-    bool quiet;     /* the chaos is over: all is to end well */
-    bool broken;    /* the session has failed, as it may in this schedule */
-    unsigned depth; /* of actions from callbacks */
+    uint32_t truth;  /* for one lie */
+    bool quiet;      /* the chaos is over: all is to end well */
+    uint32_t parked; /* for so many actions no new wire comes */
+    bool broken;     /* the session has failed, as it may in this schedule */
+    unsigned depth;  /* of actions from callbacks */
     uint64_t now;
     tnl_mux_config config[ENDS];
     tnl_mux *mux[ENDS];
