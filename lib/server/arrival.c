@@ -15,6 +15,7 @@ enum {
 
 typedef struct arrival {
     tnl_list node;
+    tnl_list waiting; /* in server->handshakes */
     tnl_server *server;
     tnl_conn *conn;
     tnl_timer *timer;
@@ -27,10 +28,19 @@ typedef struct arrival {
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
+static void stop_waiting(arrival *a)
+{
+    if (tnl_list_empty(&a->waiting))
+        return;
+    tnl_list_remove(&a->waiting);
+    a->server->handshakes_waiting--;
+}
+
 /* The connection is somebody else's now, or gone. */
 static void arrival_free(arrival *a)
 {
     tnl_server *s = a->server;
+    stop_waiting(a);
     tnl_list_remove(&a->node);
     s->visitor_count--;
     tnl_timer_free(a->timer);
@@ -43,6 +53,7 @@ static void arrival_free(arrival *a)
 static void fail(arrival *a)
 {
     a->over = true;
+    stop_waiting(a);
     tnl_timer_stop(a->timer);
     if (a->tls || a->some)
         a->server->stats.bad_handshakes++;
@@ -86,6 +97,69 @@ static void refuse(arrival *a, uint8_t alert)
         tnl_conn_close(a->conn);
 }
 
+/* --- turns of TLS ----------------------------------------------------------------------------- */
+
+static void give_up(arrival *a)
+{
+    a->over = true;
+    stop_waiting(a);
+    tnl_timer_stop(a->timer);
+    tnl_conn_close(a->conn);
+}
+
+static void begin_tls(arrival *a, const uint8_t *p, size_t n)
+{
+    tnl_server *s = a->server;
+    /* Not 0: such timers all fire within one turn. After two handshakes 1 ms has long passed. */
+    if (s->handshakes_begun++ == 0)
+        tnl_timer_start(s->handshake_turn, 1);
+    if (!s->tls) { /* taken away while it waited */
+        give_up(a);
+        return;
+    }
+    tnl_visitor_accept(s, a->conn, true, p, n);
+    arrival_free(a);
+}
+
+static void on_handshake_turn(void *user)
+{
+    tnl_server *s = user;
+    s->handshakes_begun = 0;
+    for (tnl_list *n;
+         s->handshakes_begun < TNL_HANDSHAKES_TURN && (n = tnl_list_first(&s->handshakes));) {
+        arrival *a = TNL_CONTAINER(n, arrival, waiting);
+        begin_tls(a, tnl_buf_bytes(&a->held), tnl_buf_len(&a->held));
+    }
+}
+
+int tnl_arrival_init(tnl_server *s)
+{
+    tnl_list_init(&s->handshakes);
+    return tnl_timer_new(&s->handshake_turn, s->loop, on_handshake_turn, s);
+}
+
+void tnl_arrival_end(tnl_server *s)
+{
+    tnl_timer_free(s->handshake_turn);
+}
+
+/* The first message has come: its answer costs milliseconds, and others want some of them too. */
+static void take_turn(arrival *a, const uint8_t *p, size_t n)
+{
+    tnl_server *s = a->server;
+    if (s->handshakes_begun < TNL_HANDSHAKES_TURN && tnl_list_empty(&s->handshakes)) {
+        begin_tls(a, p, n);
+        return;
+    }
+    bool held = tnl_buf_len(&a->held) > 0;
+    if (s->handshakes_waiting >= TNL_HANDSHAKES_MAX || (!held && tnl_buf_add(&a->held, p, n))) {
+        give_up(a);
+        return;
+    }
+    tnl_list_add_tail(&s->handshakes, &a->waiting);
+    s->handshakes_waiting++;
+}
+
 /* --- whose it is ------------------------------------------------------------------------------ */
 
 /* How closely a name was meant by a tunnel that was found for it. */
@@ -122,8 +196,7 @@ static void dispatch(arrival *a, const uint8_t *p, size_t n)
         refuse(a, TNL_ALERT_UNRECOGNIZED_NAME);
         return;
     }
-    tnl_visitor_accept(s, a->conn, true, p, n);
-    arrival_free(a);
+    take_turn(a, p, n);
 }
 
 /* Whether it begins with a method and a space. 0: not known yet; -1: no. */
@@ -222,6 +295,7 @@ void tnl_arrival_accept(tnl_server *s, tnl_conn *c, bool tls)
         goto fail;
     a->server = s;
     a->conn = c;
+    tnl_list_init(&a->waiting);
     a->tls = tls;
     tnl_buf_init(&a->held, TNL_TLS_HELLO_MAX);
     tnl_list_add_tail(&s->arrivals, &a->node);
@@ -239,11 +313,8 @@ void tnl_arrival_close_silent(tnl_server *s)
 {
     for (tnl_list *n = s->arrivals.next; n != &s->arrivals; n = n->next) {
         arrival *a = TNL_CONTAINER(n, arrival, node);
-        if (a->some || a->over)
-            continue;
-        a->over = true;
-        tnl_timer_stop(a->timer);
-        tnl_conn_close(a->conn);
+        if (!a->some && !a->over)
+            give_up(a);
     }
 }
 
@@ -251,8 +322,6 @@ void tnl_arrival_close_all(tnl_server *s)
 {
     for (tnl_list *n = s->arrivals.next; n != &s->arrivals; n = n->next) {
         arrival *a = TNL_CONTAINER(n, arrival, node);
-        a->over = true;
-        tnl_timer_stop(a->timer);
-        tnl_conn_close(a->conn);
+        give_up(a);
     }
 }

@@ -41,6 +41,8 @@ enum {
     TNL_MAX_PARKED_BYTES_ACCOUNT = 64 * 1024 * 1024,
     TNL_GAP_MS = 5000,            /* how long a new visitor waits for a client to come back */
     TNL_PROBE_MS = 2000,          /* for the holder of a name to show that it lives */
+    TNL_HANDSHAKES_TURN = 2,      /* TLS handshakes begun in a turn: each costs milliseconds */
+    TNL_HANDSHAKES_MAX = 1024,    /* and those that wait for their turn */
     TNL_PIPELINE_MAX = 16 * 1024, /* bytes read ahead of the request being answered */
     TNL_HOST_MAX = 256,
     TNL_PATH_ID_MAX = 128,
@@ -164,6 +166,10 @@ struct tnl_server {
     uint16_t tls_port;    /* where visitors of tls tunnels come */
     tnl_map names;        /* by key */
     tnl_list arrivals;    /* connections of which it is not known yet whose they are */
+    tnl_list handshakes;  /* of those: they wait for the turn of their TLS */
+    size_t handshakes_waiting;
+    unsigned handshakes_begun; /* in this turn */
+    tnl_timer *handshake_turn;
     tnl_list visitors;
     size_t visitor_count;      /* raw connections counted */
     struct tnl_forwarder *raw; /* raw.c; NULL: stopped */

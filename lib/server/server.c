@@ -94,6 +94,7 @@ static void on_finish(void *user)
     void *closed_user = s->closed_user;
     tnl_timer_free(s->sweep);
     tnl_timer_free(s->drain_timer);
+    tnl_arrival_end(s);
     tnl_task_cancel(&s->drain_look);
     tnl_task_cancel(&s->revoke);
     if (s->ws)
@@ -181,6 +182,8 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     tnl_task_init(&s->finish, on_finish, s);
     tnl_task_init(&s->revoke, on_revoke, s);
     int rc = tnl_drain_init(s);
+    if (rc == 0)
+        rc = tnl_arrival_init(s);
     if (rc == 0)
         rc = tnl_random(&seed, sizeof(seed));
     tnl_map_init(&s->names, seed);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/internal.h"
+#include "support/certs.h"
 #include "support/check.h"
 #include "support/edge.h"
 #include "support/nomem.h"
@@ -271,6 +273,54 @@ static void a_server_that_closes_waits_for_nobody(void **state)
         test_guest_free(&g[i]);
 }
 
+/* --- turns of TLS ----------------------------------------------------------------------------- */
+
+static void with_certificate(tnl_server_config *c, void *user)
+{
+    char(*files)[200] = user;
+    c->certs[0].cert_file = files[0];
+    c->certs[0].key_file = files[1];
+    c->cert_count = 1;
+}
+
+/* Handshakes that come all at once are begun a few in a turn; none is lost by that, whoever leaves
+ * or whatever ends meanwhile. */
+static void handshakes_take_turns(void **state)
+{
+    (void)state;
+    enum { GUESTS = 24 };
+    test_certs certs;
+    test_guest g[GUESTS];
+    test_certs_open(&certs);
+    test_certs_make(&certs, &(test_cert_spec){.file = "own", .names = "test"});
+    char files[2][200];
+    snprintf(files[0], sizeof(files[0]), "%s", test_certs_path(&certs, "own.crt"));
+    snprintf(files[1], sizeof(files[1]), "%s", test_certs_path(&certs, "own.key"));
+    for (int close = 0; close < 2; close++) {
+        rig *r = calloc(1, sizeof(*r));
+        assert_non_null(r);
+        test_edge_options o = {.configure = with_certificate, .user = files};
+        assert_int_equal(test_edge_open(&r->e, &o), 0);
+        for (int i = 0; i < GUESTS; i++) {
+            test_guest_open(&g[i], &r->e);
+            say_hello(&g[i], "test");
+        }
+        UNTIL(&r->e.l, r->e.server->handshakes_waiting >= GUESTS / 2);
+        assert_true(r->e.server->handshakes_begun <= TNL_HANDSHAKES_TURN);
+        if (close)
+            test_edge_close_server(&r->e);
+        for (int i = 0; i < GUESTS; i++) {
+            UNTIL(&r->e.l, test_guest_ended(&g[i]) || g[i].reset);
+            /* It has nothing in common with the server, and is told so. */
+            assert_true(close || (g[i].n == 7 && g[i].text[0] == 21));
+            test_guest_free(&g[i]);
+        }
+        test_edge_close(&r->e);
+        free(r);
+    }
+    test_certs_close(&certs);
+}
+
 /* --- memory ----------------------------------------------------------------------------------- */
 
 static void begin_failing(void *user)
@@ -333,6 +383,7 @@ int main(void)
         cmocka_unit_test(a_tunnel_that_ends_meanwhile),
         cmocka_unit_test(who_leaves_early_is_forgotten),
         cmocka_unit_test(a_server_that_closes_waits_for_nobody),
+        cmocka_unit_test(handshakes_take_turns),
         cmocka_unit_test(each_allocation_fails_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
