@@ -41,8 +41,8 @@ typedef enum tunnel_event_type {
     TUNNEL_EVENT_LISTENING = 20,      /* url: a listener is ready */
     TUNNEL_EVENT_CLIENT_JOINED = 21,  /* account, text: its address */
     TUNNEL_EVENT_CLIENT_LEFT = 22,    /* account, error, text: why */
-    TUNNEL_EVENT_NAME_PUBLISHED = 23, /* account, url */
-    TUNNEL_EVENT_NAME_GONE = 24,      /* account, url */
+    TUNNEL_EVENT_NAME_PUBLISHED = 23, /* account, url; one for each client of a pool */
+    TUNNEL_EVENT_NAME_GONE = 24,      /* the same */
     TUNNEL_EVENT_ACCESS = 25, /* method, host, path, status, duration_us, bytes_in, bytes_out,
                                  visitor: one for each request, also refused ones; and one for each
                                  connection of a tcp or tls tunnel and each flow of a udp one:

@@ -56,8 +56,9 @@ TUNNEL_EXPORT int64_t tunnel_stream_room(tunnel_client *client, uint64_t stream)
 /* Ends our direction after what was written; again is a no-op. 0 or TUNNEL_E_NOT_FOUND. */
 TUNNEL_EXPORT int tunnel_stream_end(tunnel_client *client, uint64_t stream);
 /* Aborts both directions: the visitor sees a reset. error: a TUNNEL_E_ code, for the other end's
- * logs; text may be NULL. closed() comes later, at the end of this turn. Again is a no-op. 0 or
- * TUNNEL_E_NOT_FOUND. */
+ * logs; text may be NULL. TUNNEL_E_REFUSED, UNREACHABLE, RESOLVE, NOT_FOUND, ACCESS and DENIED say
+ * that nothing was done with what came: in a pool another client may be asked then. closed() comes
+ * later, at the end of this turn. Again is a no-op. 0 or TUNNEL_E_NOT_FOUND. */
 TUNNEL_EXPORT int tunnel_stream_reset(tunnel_client *client, uint64_t stream, int error,
                                       const char *text);
 /* Offers again what the data callback has left, and goes on. Not from inside that very callback

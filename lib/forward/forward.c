@@ -139,6 +139,23 @@ static void conn_drained(void *user)
         tnl_stream_resume(p->stream);
 }
 
+/* These codes promise that no byte has reached the upstream, which only a failure to connect may.
+ */
+static int after_connecting(int error)
+{
+    switch (error) {
+    case TUNNEL_E_REFUSED:
+    case TUNNEL_E_UNREACHABLE:
+    case TUNNEL_E_RESOLVE:
+    case TUNNEL_E_NOT_FOUND:
+    case TUNNEL_E_ACCESS:
+    case TUNNEL_E_DENIED:
+        return TUNNEL_E_IO;
+    default:
+        return error;
+    }
+}
+
 static void conn_closed(void *user, int error, const char *detail)
 {
     pump *p = user;
@@ -146,7 +163,7 @@ static void conn_closed(void *user, int error, const char *detail)
     tnl_forward_member_note(&p->m, error, detail, strlen(detail));
     /* All that the connection said is on its way and must arrive, before the news of its end. */
     if (p->stream && error && !(p->fin_from_conn && p->fin_from_stream))
-        tnl_stream_break(p->stream, error, detail);
+        tnl_stream_break(p->stream, after_connecting(error), detail);
     release_stream(p);
     pump_free(p);
 }

@@ -195,8 +195,8 @@ static int status_of(const tnl_up *u, uint32_t code)
 /* Whether the code says that no byte of the stream has reached a service. */
 static bool tells_untouched(uint32_t code)
 {
-    static const int codes[] = {TUNNEL_E_REFUSED, TUNNEL_E_UNREACHABLE, TUNNEL_E_RESOLVE,
-                                TUNNEL_E_NOT_FOUND, TUNNEL_E_ACCESS};
+    static const int codes[] = {TUNNEL_E_REFUSED,   TUNNEL_E_UNREACHABLE, TUNNEL_E_RESOLVE,
+                                TUNNEL_E_NOT_FOUND, TUNNEL_E_ACCESS,      TUNNEL_E_DENIED};
     for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
         if (code == (uint32_t)-codes[i])
             return true;

@@ -272,8 +272,8 @@ static void nothing_is_done_twice(void **state)
 static void what_nobody_saw_goes_elsewhere(void **state)
 {
     (void)state;
-    static const int codes[] = {TUNNEL_E_REFUSED, TUNNEL_E_UNREACHABLE, TUNNEL_E_RESOLVE,
-                                TUNNEL_E_NOT_FOUND, TUNNEL_E_ACCESS};
+    static const int codes[] = {TUNNEL_E_REFUSED,   TUNNEL_E_UNREACHABLE, TUNNEL_E_RESOLVE,
+                                TUNNEL_E_NOT_FOUND, TUNNEL_E_ACCESS,      TUNNEL_E_DENIED};
     for (size_t k = 0; k < sizeof(codes) / sizeof(*codes); k++) {
         rig *r = rig_new(2, "round-robin");
         ask(r, "POST /once HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 0\r\n\r\n");

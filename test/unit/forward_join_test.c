@@ -6,6 +6,7 @@
 #include "forward/forward.h"
 #include "support/check.h"
 #include "support/memory.h"
+#include "support/memory_conn.h"
 #include "support/sessions.h"
 #include "tunnel/error.h"
 
@@ -259,6 +260,34 @@ static void resets_are_told_with_their_reason(void **state)
     rig_close(&r);
 }
 
+/* Codes by which the other end knows that nothing has reached the upstream are for failures to
+ * connect alone, whatever an old connection dies of. */
+static void what_was_connected_is_not_refused(void **state)
+{
+    (void)state;
+    static const int codes[] = {TUNNEL_E_REFUSED, TUNNEL_E_UNREACHABLE, TUNNEL_E_ACCESS,
+                                TUNNEL_E_TIMEOUT};
+    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++) {
+        rig r;
+        memory_conn *near, *far;
+        rig_open(&r);
+        r.v.keep_open = true;
+        tnl_conn *tcp = r.near.c;
+        test_memory_pair(r.l.loop, &near, &far, 1000);
+        r.near.c = &near->base;
+        join(&r);
+        r.near.c = tcp;
+        near->error = codes[i];
+        tnl_conn_close(&near->base);
+        UNTIL(&r.l, r.v.resets && r.overs);
+        assert_int_equal(r.v.code, codes[i] == TUNNEL_E_TIMEOUT ? -TUNNEL_E_TIMEOUT : -TUNNEL_E_IO);
+        assert_int_equal(r.error, codes[i]);
+        tnl_conn_set_events(&far->base, &tnl_conn_no_events, NULL);
+        tnl_conn_close(&far->base);
+        rig_close(&r);
+    }
+}
+
 static void freeing_the_forwarder_tells_all(void **state)
 {
     (void)state;
@@ -413,6 +442,7 @@ int main(void)
         cmocka_unit_test(a_connection_may_have_ended_before),
         cmocka_unit_test(a_slow_reader_gets_the_rest),
         cmocka_unit_test(resets_are_told_with_their_reason),
+        cmocka_unit_test(what_was_connected_is_not_refused),
         cmocka_unit_test(freeing_the_forwarder_tells_all),
         cmocka_unit_test(an_owner_may_refuse_a_connection),
         cmocka_unit_test(an_owner_hears_of_a_failure_to_connect),
