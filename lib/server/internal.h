@@ -362,7 +362,7 @@ typedef struct tnl_up {
 tnl_up *tnl_up_take(tnl_tunnel *t, uint16_t target);
 /* A new stream; of o all but the tunnel is set. TUNNEL_E_GONE (no session), LIMIT, NOMEM. */
 int tnl_up_open(tnl_up **out, tnl_tunnel *t, const tnl_open *o);
-/* After a complete response: back to the pool if it may be kept, else ended, politely if the
+/* After a complete response: kept if that may be, else ended, politely if the
  * request was complete too. */
 void tnl_up_give_back(tnl_up *u, bool request_done);
 /* Releases the stream (resets it if it is not over) and frees. */

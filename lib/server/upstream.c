@@ -222,7 +222,7 @@ static void stream_room(void *user)
 static const tnl_stream_events stream_events = {
     .data = stream_data, .fin = stream_fin, .reset = stream_reset, .room = stream_room};
 
-/* --- pool ------------------------------------------------------------------------------------- */
+/* --- kept streams ----------------------------------------------------------------------------- */
 
 tnl_up *tnl_up_take(tnl_tunnel *t, uint16_t target)
 {
