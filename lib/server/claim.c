@@ -26,6 +26,7 @@ struct tnl_claim {
     owner *owner;
     size_t published; /* tunnels */
     uint64_t until;   /* without any: loop time */
+    uint64_t awaited_until;
     char key[];
 };
 
@@ -165,6 +166,14 @@ bool tnl_claim_foreign(const tnl_tunnel *wanted)
     return claim->published || claim->until > tnl_loop_now(s->loop);
 }
 
+bool tnl_claim_awaited(const tnl_server *s, const char *host)
+{
+    char key[KEY_MAX];
+    snprintf(key, sizeof(key), "name:%s", host);
+    const tnl_claim *claim = get(&s->claims, key);
+    return claim && claim->awaited_until > tnl_loop_now(s->loop);
+}
+
 int tnl_claim_take(tnl_tunnel *t)
 {
     char key[KEY_MAX];
@@ -177,6 +186,9 @@ int tnl_claim_take(tnl_tunnel *t)
     if (!claim && claim_new(&claim, c, key, t->peer->account))
         return TUNNEL_E_NOMEM;
     unkeep(c, claim);
+    if (claim->awaited_until)
+        tnl_loop_defer(t->peer->server->loop, &t->peer->server->await_look);
+    claim->awaited_until = 0;
     claim->published++;
     t->claim = claim;
     return 0;
@@ -199,15 +211,18 @@ void tnl_claim_leave(tnl_tunnel *t)
 
 /* --- all of them ------------------------------------------------------------------------------ */
 
-int tnl_claims_restore(tnl_claims *c, const char *key, const char *account, uint64_t until)
+int tnl_claims_restore(tnl_claims *c, const char *key, const char *account, uint64_t until,
+                       uint64_t awaited_until)
 {
     tnl_claim *claim;
     if (get(c, key))
         return TUNNEL_E_INVALID;
     int rc = claim_new(&claim, c, key, account);
-    if (rc == 0)
-        keep(c, claim, until);
-    return rc;
+    if (rc)
+        return rc;
+    claim->awaited_until = awaited_until;
+    keep(c, claim, until);
+    return 0;
 }
 
 const tnl_claim *tnl_claims_next(const tnl_claims *c, const tnl_claim *before)

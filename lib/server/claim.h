@@ -18,6 +18,7 @@
  * Bounded: claims that are only kept are at most TNL_CLAIMS_KEPT, and TNL_CLAIMS_KEPT_ACCOUNT of
  * one account; the oldest go.
  */
+struct tnl_server;
 struct tnl_tunnel;
 typedef struct tnl_claim tnl_claim;
 
@@ -39,13 +40,15 @@ void tnl_claims_free(tnl_claims *c);
 
 /* Whether another account has what a tunnel is to be called. */
 bool tnl_claim_foreign(const struct tnl_tunnel *wanted);
+/* Whether something was published under the name (lower case) when the server was last stopped, and
+ * may come back now. */
+bool tnl_claim_awaited(const struct tnl_server *s, const char *host);
 /* The tunnel is being published; its name is not foreign. 0 or TUNNEL_E_NOMEM. */
 int tnl_claim_take(struct tnl_tunnel *t);
 /* It is not published any more. A no-op for one that has taken none. */
 void tnl_claim_leave(struct tnl_tunnel *t);
 
 /* claim_file.c: the file */
-struct tnl_server;
 /* What a former server has left, then writes it: so that a file that cannot be used shows at once.
  * 0; NOT_FOUND (no such folder), ACCESS, INVALID, IO, NOMEM with a line in detail. */
 int tnl_claims_open(struct tnl_server *s, char *detail, size_t size);
@@ -57,8 +60,10 @@ void tnl_claims_close(struct tnl_server *s);
 
 /* --- for claim_file.c ------------------------------------------------------------------------- */
 
-/* until: loop time. TUNNEL_E_NOMEM; TUNNEL_E_INVALID: the key is there already. */
-int tnl_claims_restore(tnl_claims *c, const char *key, const char *account, uint64_t until);
+/* Both times are loop times; 0: it is not awaited. TUNNEL_E_NOMEM; TUNNEL_E_INVALID: the key is
+ * there already. */
+int tnl_claims_restore(tnl_claims *c, const char *key, const char *account, uint64_t until,
+                       uint64_t awaited_until);
 /* Walks all: NULL begins, NULL ends. */
 const tnl_claim *tnl_claims_next(const tnl_claims *c, const tnl_claim *before);
 const char *tnl_claim_key(const tnl_claim *c);

@@ -21,7 +21,8 @@
 enum {
     LINE_MAX = TNL_HOST_MAX + TNL_PATH_ID_MAX + TNL_ACCOUNT_SIZE + 64,
     FILE_MAX = 64 * 1024 * 1024,
-    WRITE_MS = 1000, /* at most so often */
+    WRITE_MS = 1000,  /* at most so often */
+    AWAIT_MS = 60000, /* clients have come back by then */
 };
 
 static const char first_line[] =
@@ -63,7 +64,10 @@ static bool take_line(tnl_server *s, char *line, int *rc)
     if (errno || *rest)
         return false;
     uint64_t until = until_of(s, seconds);
-    *rc = until > tnl_loop_now(s->loop) ? tnl_claims_restore(&s->claims, line, account, until) : 0;
+    uint64_t now = tnl_loop_now(s->loop);
+    *rc = until > now
+              ? tnl_claims_restore(&s->claims, line, account, until, seconds ? 0 : now + AWAIT_MS)
+              : 0;
     return *rc != TUNNEL_E_INVALID;
 }
 

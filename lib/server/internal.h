@@ -171,6 +171,8 @@ struct tnl_server {
     unsigned handshakes_begun; /* in this turn */
     tnl_timer *handshake_turn;
     tnl_list visitors;
+    tnl_list awaiting; /* of those: their tunnel, after a restart (await.c) */
+    tnl_task await_look;
     size_t visitor_count;      /* raw connections counted */
     struct tnl_forwarder *raw; /* raw.c; NULL: stopped */
     bool raw_stopping;
@@ -221,6 +223,9 @@ void tnl_drain_changed(tnl_server *s);
 tnl_name *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, uint16_t *target);
 /* What an id for routing by path stands for: what asked for the id, else what has that name. */
 tnl_name *tnl_registry_find_path(tnl_server *s, const char *id, size_t n);
+/* A Host in lower case, without the port and one trailing dot; its length, 0 when it does not fit.
+ */
+size_t tnl_registry_host(char out[TNL_HOST_MAX], tnl_http_span host);
 /* Whether a Host is the server's domain itself. */
 bool tnl_registry_is_root(const tnl_server *s, tnl_http_span asked);
 /* Whether a name is the server's domain or lies under it. */

@@ -9,8 +9,7 @@
 
 /* --- finding ---------------------------------------------------------------------------------- */
 
-/* Lower case, without the port and one trailing dot; 0 when it does not fit. */
-static size_t normalize_host(char out[TNL_HOST_MAX], tnl_http_span host)
+size_t tnl_registry_host(char out[TNL_HOST_MAX], tnl_http_span host)
 {
     size_t n = host.n;
     const char *colon = n ? memrchr(host.p, ':', n) : NULL;
@@ -62,7 +61,7 @@ tnl_name *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, u
     char name[TNL_HOST_MAX];
     const char *host = name;
     *target = 0;
-    if (!normalize_host(name, asked))
+    if (!tnl_registry_host(name, asked))
         return NULL;
     tnl_name *n = get_host(s, kind, "", host);
     uint16_t port = n ? 0 : take_port(&host);
@@ -85,7 +84,7 @@ tnl_name *tnl_registry_find(tnl_server *s, tnl_kind kind, tnl_http_span asked, u
 bool tnl_registry_is_root(const tnl_server *s, tnl_http_span asked)
 {
     char name[TNL_HOST_MAX];
-    return normalize_host(name, asked) &&
+    return tnl_registry_host(name, asked) &&
            (strcmp(name, s->config.domain) == 0 || strcmp(name, s->public_host) == 0);
 }
 

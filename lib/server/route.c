@@ -96,7 +96,8 @@ tnl_tunnel *tnl_route(tnl_visitor *v)
     memset(&v->tried, 0, sizeof(v->tried));
     tnl_tunnel *t = pick(v);
     if (!t) {
-        answer_unknown(v, asks_by_path(v));
+        if (!tnl_await(v, asks_by_path(v)))
+            answer_unknown(v, asks_by_path(v));
     } else if (loops(v, t)) {
         tell_loop(t);
         tnl_visitor_answer(v, 508,

@@ -10,6 +10,7 @@
 #include "server/arrival.h"
 #include "server/internal.h"
 #include "server/raw.h"
+#include "server/visitor.h"
 #include "tunnel/error.h"
 
 enum { SWEEP_MS = 500 };
@@ -83,6 +84,7 @@ static void sweep(void *user)
         tnl_up_sweep(TNL_CONTAINER(n, tnl_peer, node), now);
     tnl_publish_sweep(s, now);
     tnl_claims_look(s, now);
+    tnl_loop_defer(s->loop, &s->await_look);
     tnl_parked_look(s);
     tnl_timer_start(s->sweep, SWEEP_MS);
 }
@@ -96,6 +98,7 @@ static void on_finish(void *user)
     tnl_timer_free(s->drain_timer);
     tnl_arrival_end(s);
     tnl_task_cancel(&s->drain_look);
+    tnl_task_cancel(&s->await_look);
     tnl_task_cancel(&s->revoke);
     if (s->ws)
         tnl_ws_free(s->ws);
@@ -176,6 +179,8 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     s->generation = (uint64_t)time(NULL) << 20;
     tnl_list_init(&s->arrivals);
     tnl_list_init(&s->visitors);
+    tnl_list_init(&s->awaiting);
+    tnl_task_init(&s->await_look, tnl_await_look, s);
     tnl_list_init(&s->peers);
     tnl_list_init(&s->parked);
     tnl_task_init(&s->shutdown, on_shutdown, s);

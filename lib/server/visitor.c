@@ -36,6 +36,7 @@ static void drop_up(tnl_visitor *v)
 static void end(tnl_visitor *v)
 {
     v->closing = true;
+    tnl_list_remove(&v->awaiting);
     tnl_timer_stop(v->timer);
     tnl_exchange_tell(v);
     drop_up(v);
@@ -176,6 +177,7 @@ static int on_head(void *user, const tnl_http_head *h)
     v->server->stats.requests++;
     v->in_request = true;
     v->request_done = v->answered = v->response_done = false;
+    v->awaits_since = 0;
     v->head = h;
     v->minor = h->minor;
     v->head_request = tnl_http_is(h->method, "HEAD");
@@ -497,6 +499,7 @@ void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *ear
     v->local = tnl_conn_local(c);
     v->tls = tls;
     tnl_list_init(&v->node);
+    tnl_list_init(&v->awaiting);
     tnl_buf_init(&v->ahead, AHEAD_MAX);
     tnl_buf_init(&v->out, OUT_MAX);
     tnl_task_init(&v->go_on, on_go_on, v);

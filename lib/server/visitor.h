@@ -72,6 +72,8 @@ struct tnl_visitor {
     tnl_http_span path;             /* to send instead of the head's; NULL: that one */
     tnl_http_span prefix;           /* what was taken off it; both point into the head */
     char account[TNL_ACCOUNT_SIZE]; /* of a link */
+    tnl_list awaiting;              /* in server->awaiting */
+    uint64_t awaits_since;          /* its tunnel; 0: no */
     tnl_request_note note;
 };
 
@@ -84,6 +86,13 @@ tnl_tunnel *tnl_route_again(tnl_visitor *v);
 /* The value of CDN-Loop that marks a request as having gone through a tunnel. */
 enum { TNL_LOOP_MARK = 64 };
 const char *tnl_route_mark(const tnl_tunnel *t, char out[TNL_LOOP_MARK]);
+
+/* await.c */
+/* There is no tunnel for the request in v->head: whether it waits for one, or was told that it must
+ * be patient. */
+bool tnl_await(tnl_visitor *v, bool by_path);
+/* Who waits tries again. user: the server. */
+void tnl_await_look(void *user);
 
 /* exchange.c */
 /* Routes the request in v->head and starts its exchange, or answers it. */

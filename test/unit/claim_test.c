@@ -7,7 +7,7 @@
 #include <tunnel/error.h>
 #include <unistd.h>
 
-#include "server/claim.h"
+#include "server/internal.h"
 #include "support/check.h"
 #include "support/edge.h"
 #include "support/memory.h"
@@ -187,6 +187,79 @@ static void names_outlive_the_server(void **state)
     folder_remove(&f);
 }
 
+static void say_get(test_guest *g, test_edge *e, const char *host)
+{
+    char text[200];
+    snprintf(text, sizeof(text), "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host);
+    test_guest_open(g, e);
+    test_guest_say(g, text);
+}
+
+/* Whoever asks for what is on its way back waits for it; for anything else there is 404. */
+static void visitors_wait_for_clients_to_return(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service s;
+    test_guest g, left, other, post;
+    folder f;
+    folder_make(&f);
+    /* The account is the one of the token "secret". */
+    put(f.file, "name:live.test token:2bb80d537b1da3e3 0\n");
+    choice ch = {.hold_ms = LONG_MS, .file = f.file};
+    open_edge(&e, &ch);
+    say_get(&g, &e, "LIVE.test:80");
+    say_get(&left, &e, "live.test");
+    say_get(&other, &e, "other.test");
+    test_guest_open(&post, &e);
+    test_guest_say(&post, "POST / HTTP/1.1\r\nHost: live.test\r\nContent-Length: 2\r\n\r\nhi");
+    UNTIL(&e.l, test_guest_hears(&other, " 404 "));
+    UNTIL(&e.l, test_guest_hears(&post, " 503 "));
+    test_guest_leave(&left, true);
+    test_service_open(&s, &e, "live");
+    test_call_answer(test_service_await(&s, 1), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    UNTIL(&e.l, test_guest_hears(&g, "hi"));
+    /* It is back, and nobody waits any more when it leaves. */
+    test_service_close(&s);
+    test_guest_forget(&g);
+    test_guest_say(&g, "GET / HTTP/1.1\r\nHost: live.test\r\n\r\n");
+    UNTIL(&e.l, test_guest_hears(&g, " 404 "));
+    test_guest_free(&g);
+    test_guest_free(&left);
+    test_guest_free(&other);
+    test_guest_free(&post);
+    test_edge_close(&e);
+    folder_remove(&f);
+}
+
+static void patience_is_bounded(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_guest g[3];
+    folder f;
+    folder_make(&f);
+    put(f.file, "name:live.test token:1 0\nname:test token:1 0\n");
+    choice ch = {.hold_ms = LONG_MS, .file = f.file};
+    open_edge(&e, &ch);
+    test_guest_open(&g[0], &e);
+    test_guest_say(&g[0], "GET / HTTP/1.1\r\nHost: p80.live.test\r\n\r\n"
+                          "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n");
+    say_get(&g[1], &e, "live.test");
+    UNTIL(&e.l, test_guest_hears(&g[0], " 503 ") && test_guest_hears(&g[0], " 404 "));
+    UNTIL(&e.l, test_guest_hears(&g[1], " 503 "));
+    /* The server may end while somebody waits. */
+    say_get(&g[2], &e, "test");
+    UNTIL(&e.l, !tnl_list_empty(&e.server->awaiting));
+    test_edge_close_server(&e);
+    for (int i = 0; i < 3; i++) {
+        UNTIL(&e.l, test_guest_ended(&g[i]) || g[i].reset);
+        test_guest_free(&g[i]);
+    }
+    test_edge_close(&e);
+    folder_remove(&f);
+}
+
 /* What it says of a claim's end binds, but keeps nothing for longer than the server would. */
 static void claims_in_the_file_end(void **state)
 {
@@ -279,7 +352,7 @@ static void restore(tnl_claims *c, const char *account, unsigned i)
 {
     char key[64];
     snprintf(key, sizeof(key), "name:%s%u", account, i);
-    assert_int_equal(tnl_claims_restore(c, key, account, 1000), 0);
+    assert_int_equal(tnl_claims_restore(c, key, account, 1000, 0), 0);
 }
 
 static void what_is_kept_is_bounded(void **state)
@@ -313,6 +386,8 @@ int main(void)
         cmocka_unit_test(it_is_free_after_a_while),
         cmocka_unit_test(a_port_is_kept_too),
         cmocka_unit_test(names_outlive_the_server),
+        cmocka_unit_test(visitors_wait_for_clients_to_return),
+        cmocka_unit_test(patience_is_bounded),
         cmocka_unit_test(claims_in_the_file_end),
         cmocka_unit_test(a_file_that_is_of_no_use),
         cmocka_unit_test(what_is_kept_is_bounded),
