@@ -134,6 +134,8 @@ void on_server_event(void *user, const tunnel_event *e)
     } else if (type == TUNNEL_EVENT_LISTENING) {
         printf("listening: %s\n", tunnel_event_url(e));
         fflush(stdout);
+    } else if (type == TUNNEL_EVENT_WARNING) {
+        show_note(a, "warning", tunnel_event_text(e));
     } else if (type == TUNNEL_EVENT_ACCESS) {
         if (a->access_file)
             show_access(a->access_file, e);

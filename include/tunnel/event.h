@@ -30,7 +30,8 @@ typedef enum tunnel_event_type {
     TUNNEL_EVENT_DRAINING = 7,   /* the server is about to go; text. From a server: it is draining
                                     itself; delay_ms: how long at most */
     TUNNEL_EVENT_WARNING = 8,    /* error, text: something went wrong and is being dealt with;
-                                    tunnel: which one it is about, 0: none */
+                                    tunnel: which one it is about, 0: none. Also from a
+                                    server */
     TUNNEL_EVENT_CONNECTION = 9, /* a visitor's connection of a tcp or tls tunnel, or a flow of a
                                     udp one, is over: tunnel, visitor, duration_us, bytes_in,
                                     bytes_out, error and text: why when it did not end by itself */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server is started anew: what belonged to whom before belongs to them after."""
 
+import shutil
 import signal
 
 import pytest
@@ -53,3 +54,16 @@ def test_a_state_file_that_cannot_be_used(start, tmp_path):
     server = start.server("--state", str(tmp_path / "none" / "state"), wait=False)
     assert server.proc.wait() == 1
     assert "none/state" in server.proc.text("err")
+
+
+def test_a_state_file_that_cannot_be_written_any_more(start, app, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    server = start.server("--state", str(folder / "state"))
+    shutil.rmtree(folder)
+    start.client(server, app)
+    server.proc.wait_line("cannot write the state file", kind="err")
+    with server.dial() as conn:
+        conn.request("GET", "/bytes?n=10", server.name("demo"))
+        assert conn.read_response().status == 200
+    assert server.proc.text("err").count("cannot write") == 1
