@@ -37,9 +37,9 @@ struct tnl_link {
     bool measure; /* the round trip, with a PING of its own */
     bool last_look;
     bool closing;
-    int error; /* why it ends, where the transport does not know: the peer's CLOSE, silence, a
-                  violation */
-    char text[DETAIL_SIZE];
+    int error;  /* why it ends, where the transport does not know: the peer's CLOSE, silence, a
+                   violation */
+    char *text; /* in words, allocated; NULL: those of the code */
 };
 
 static int on_frame(void *user, const tnl_frame *f);
@@ -49,7 +49,8 @@ static int on_frame(void *user, const tnl_frame *f);
 static void ends_with(tnl_link *l, int error, const char *text)
 {
     l->error = error;
-    snprintf(l->text, sizeof(l->text), "%s", text);
+    tnl_free(l->text);
+    l->text = tnl_strdup(text);
 }
 
 /* When the peer must have been heard again. A ping always has half of the silence for its answer,
@@ -170,6 +171,7 @@ void tnl_link_discard(tnl_link *l)
     tnl_timer_free(l->timer);
     tnl_decoder_free(&l->decoder);
     tnl_buf_free(&l->out);
+    tnl_free(l->text);
     tnl_free(l);
 }
 
@@ -251,10 +253,11 @@ static int on_pong(tnl_link *l, const tnl_frame *f)
 
 static int on_close(tnl_link *l, const tnl_frame *f)
 {
-    l->error = f->code && f->code < 1000 ? -(int)f->code : TUNNEL_E_EOF;
-    tnl_text_clean(l->text, sizeof(l->text), f->rest, f->rest_len);
+    char text[DETAIL_SIZE];
+    tnl_text_clean(text, sizeof(text), f->rest, f->rest_len);
+    ends_with(l, f->code && f->code < 1000 ? -(int)f->code : TUNNEL_E_EOF, text);
     if (l->session)
-        tnl_session_peer_closed(l->session, l->error, l->text);
+        tnl_session_peer_closed(l->session, l->error, text);
     else
         tnl_link_close(l, 0, NULL);
     return 0;
@@ -351,7 +354,7 @@ static void transport_closed(void *user, int error, int http_status, const char 
     char text[DETAIL_SIZE];
     if (l->error) {
         error = l->error;
-        detail = l->text;
+        detail = l->text ? l->text : tunnel_strerror(error);
     } else {
         /* A server's answer may be quoted in it. */
         tnl_text_clean(text, sizeof(text), detail ? detail : "", detail ? strlen(detail) : 0);

@@ -2,6 +2,7 @@
 #include "link/session.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "link/link.h"
@@ -22,7 +23,7 @@ struct tnl_session {
     tnl_task ending;
     bool over;
     int error;
-    char detail[DETAIL_SIZE];
+    char *detail; /* of its end, allocated; NULL: none */
     const tnl_session_events *events;
     void *user;
 };
@@ -107,7 +108,7 @@ static void on_ending(void *user)
     tnl_session *s = user;
     tnl_mux_abort(s->mux, s->error ? s->error : TUNNEL_E_GONE);
     if (s->events->closed)
-        s->events->closed(s->user, s->error, s->detail);
+        s->events->closed(s->user, s->error, s->detail ? s->detail : "");
     for (tnl_list *n; (n = tnl_list_first(&s->links));) {
         tnl_session_link *l = TNL_CONTAINER(n, tnl_session_link, node);
         tnl_list_remove(n);
@@ -117,6 +118,7 @@ static void on_ending(void *user)
     tnl_timer_free(s->timer);
     tnl_timer_free(s->grace);
     tnl_mux_free(s->mux);
+    tnl_free(s->detail);
     tnl_free(s);
 }
 
@@ -168,7 +170,7 @@ static void end(tnl_session *s, int error, const char *detail)
         return;
     s->over = true;
     s->error = error;
-    snprintf(s->detail, sizeof(s->detail), "%s", detail ? detail : "");
+    s->detail = detail ? tnl_strndup(detail, strnlen(detail, DETAIL_SIZE)) : NULL;
     tnl_timer_stop(s->timer);
     tnl_timer_stop(s->grace);
     s->parked = false;

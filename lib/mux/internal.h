@@ -175,7 +175,7 @@ struct tnl_mux {
     size_t remote_open;  /* of those: the peer's direction has not ended */
     uint64_t seen_floor; /* peer's indices below it have all been opened */
     uint8_t
-        seen[TNL_MUX_ID_WINDOW / 8]; /* bit index % TNL_MUX_ID_WINDOW: opened, from seen_floor on */
+        *seen; /* TNL_MUX_ID_WINDOW bits, index % that: opened, from seen_floor on; NULL: none */
     size_t surplus_used;
     size_t held; /* bytes in all send rings */
     uint32_t rtt;

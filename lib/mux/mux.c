@@ -84,6 +84,7 @@ void tnl_mux_free(tnl_mux *m)
     tnl_map_free(&m->streams);
     tnl_buf_free(&m->control_in);
     tnl_buf_free(&m->event_queue);
+    tnl_free(m->seen);
     tnl_mux_free_datagrams(m);
     tnl_free(m);
 }

@@ -25,14 +25,26 @@ static bool was_opened(const tnl_mux *m, uint64_t id)
         return i < m->next_index;
     if (i < m->seen_floor)
         return true;
-    if (i >= m->seen_floor + TNL_MUX_ID_WINDOW)
+    if (!m->seen || i >= m->seen_floor + TNL_MUX_ID_WINDOW)
         return false;
     return m->seen[i % TNL_MUX_ID_WINDOW / 8] >> (i % 8) & 1;
+}
+
+/* Memory for what comes after others that have not come: few sessions ever need it. */
+static bool may_mark_opened(tnl_mux *m, uint64_t id)
+{
+    if (!m->seen && index_of(id) != m->seen_floor)
+        m->seen = tnl_calloc(1, TNL_MUX_ID_WINDOW / 8);
+    return m->seen || index_of(id) == m->seen_floor;
 }
 
 static void mark_opened(tnl_mux *m, uint64_t id)
 {
     uint64_t i = index_of(id);
+    if (!m->seen) {
+        m->seen_floor = i + 1;
+        return;
+    }
     m->seen[i % TNL_MUX_ID_WINDOW / 8] |= (uint8_t)(1 << (i % 8));
     for (i = m->seen_floor; m->seen[i % TNL_MUX_ID_WINDOW / 8] >> (i % 8) & 1; i++)
         m->seen[i % TNL_MUX_ID_WINDOW / 8] &= (uint8_t) ~(1 << (i % 8));
@@ -172,7 +184,7 @@ static int on_open(tnl_mux *m, tnl_mux_link *l, tnl_stream *s, const tnl_frame *
     size_t max = m->config.local.max_streams;
     if (m->remote_count >= tnl_mux_max_unretired(m->config.local.max_streams))
         return TUNNEL_E_PROTOCOL;
-    s = tnl_mux_stream_new(m, f->stream, false);
+    s = may_mark_opened(m, f->stream) ? tnl_mux_stream_new(m, f->stream, false) : NULL;
     if (!s)
         return TUNNEL_E_NOMEM;
     mark_opened(m, f->stream);

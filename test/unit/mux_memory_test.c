@@ -294,9 +294,33 @@ static void test_control_fails(void **state)
     bench_free(b);
 }
 
+/* A session that does nothing holds its mux, its control stream and its link; what was said takes
+ * no memory any more. */
+static void test_idle(void **state)
+{
+    (void)state;
+    memory.fail_at = 0;
+    size_t before = memory.bytes;
+    bench *b = bench_new(NULL);
+    size_t idle = memory.bytes - before;
+    assert_in_range(idle, 0, 1536);
+    assert_int_equal(tnl_mux_control(b->mux, 1, (const uint8_t *)"abc", 3), 0);
+    tnl_mux_event(b->mux, (const uint8_t *)"event", 5);
+    out(b);
+    assert_int_equal(in_ack(b, 0, 7, TNL_MUX_CONTROL_WINDOW), 0);
+    assert_int_equal(in_on(b, 0, TNL_FRAME_DATA, 0, 0, "\x01\0\0\003abc", 7), 0);
+    b->now += TNL_MUX_ACK_DELAY_MS;
+    tnl_mux_tick(b->mux, b->now);
+    out(b);
+    assert_int_equal(memory.bytes - before, idle);
+    bench_free(b);
+    assert_int_equal(memory.bytes, before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_idle),
         cmocka_unit_test(test_each_allocation_fails),
         cmocka_unit_test(test_one_stream_fails),
         cmocka_unit_test(test_release_inside_the_late_reset),
