@@ -31,6 +31,9 @@ struct tnl_link {
     uint64_t born;
     uint64_t heard;
     uint64_t ping_sent; /* loop time of the ping that is under way; 0: none */
+    uint64_t ping_us;   /* the same by the finer clock */
+    uint64_t patient_until; /* nothing was heard since a doubt came up; 0: there is none */
+    uint32_t retry_after;   /* seconds */
     uint64_t pong;      /* opaque of the newest ping to answer */
     uint32_t rtt;
     bool pong_due;
@@ -59,7 +62,8 @@ static uint64_t dead_at(const tnl_link *l)
 {
     uint64_t by_silence = l->heard + l->config.silence_ms;
     uint64_t by_ping = l->ping_sent + l->config.silence_ms / 2;
-    return by_silence > by_ping ? by_silence : by_ping;
+    uint64_t at = by_silence > by_ping ? by_silence : by_ping;
+    return l->patient_until && l->patient_until < at ? l->patient_until : at;
 }
 
 static void arm(tnl_link *l)
@@ -100,7 +104,7 @@ static void on_timer(void *user)
             tnl_timer_start(l->timer, LAST_LOOK_MS);
             return;
         }
-        snprintf(text, sizeof(text), "nothing heard for %.9g s", l->config.silence_ms / 1000.0);
+        snprintf(text, sizeof(text), "nothing heard for %.9g s", (l->patient_until ? (double)(now - l->heard) : l->config.silence_ms) / 1000.0);
         ends_with(l, TUNNEL_E_TIMEOUT, text);
         give_up(l);
         return;
@@ -110,15 +114,35 @@ static void on_timer(void *user)
     arm(l);
 }
 
+static void note_ping(tnl_link *l)
+{
+    l->ping_sent = tnl_loop_now(l->loop) + 1;
+    l->ping_us = tnl_loop_clock_us();
+}
+
 void tnl_link_ping(tnl_link *l)
 {
     if (l->ping_sent || l->closing)
         return;
-    l->ping_sent = tnl_loop_now(l->loop) + 1;
+    note_ping(l);
     tnl_frame f = {.type = TNL_FRAME_PING, .offset = l->ping_sent};
     tnl_link_send(l, &f);
     if (l->session)
         arm(l);
+}
+
+void tnl_link_check(tnl_link *l, uint32_t patience_ms)
+{
+    if (l->closing || !l->session)
+        return;
+    l->patient_until = tnl_loop_now(l->loop) + patience_ms;
+    tnl_link_ping(l);
+    arm(l);
+}
+
+uint32_t tnl_link_retry_after(const tnl_link *l)
+{
+    return l->retry_after;
 }
 
 uint64_t tnl_link_last_heard(const tnl_link *l)
@@ -239,9 +263,14 @@ void tnl_link_close(tnl_link *l, int code, const char *text)
 static int on_pong(tnl_link *l, const tnl_frame *f)
 {
     if (l->ping_sent && f->offset == l->ping_sent) {
+        uint64_t us = tnl_loop_clock_us() - l->ping_us;
         l->rtt = (uint32_t)(tnl_loop_now(l->loop) + 1 - l->ping_sent);
         l->ping_sent = 0;
         arm(l);
+        if (l->events->round_trip)
+            l->events->round_trip(l->user, l, us);
+        if (l->closing)
+            return 0;
         if (l->session)
             tnl_session_rtt(l->session, &l->binding, l->rtt);
         if (l->session && l->config.unproven)
@@ -306,6 +335,7 @@ static void transport_data(void *user, const uint8_t *p, size_t n)
     if (l->closing)
         return;
     l->heard = tnl_loop_now(l->loop);
+    l->patient_until = 0;
     int rc = tnl_decoder_feed(&l->decoder, p, n, on_frame, l);
     if (rc && !l->closing) {
         ends_with(l, rc, tunnel_strerror(rc));
@@ -337,7 +367,7 @@ static size_t transport_pull(void *user, uint8_t *out, size_t cap)
     if (l->measure && l->session && tnl_buf_len(&l->out) == 0 && cap - done >= MEASURE_SIZE) {
         /* Behind the handshake, and before there is traffic. */
         l->measure = false;
-        l->ping_sent = tnl_loop_now(l->loop) + 1;
+        note_ping(l);
         tnl_frame f = {.type = TNL_FRAME_PING, .offset = l->ping_sent};
         done += tnl_frame_encode(out + done, cap - done, &f);
         arm(l);
@@ -346,6 +376,11 @@ static size_t transport_pull(void *user, uint8_t *out, size_t cap)
     if (l->session && !l->closing && tnl_buf_len(&l->out) == 0 && cap - done >= WORTH)
         done += tnl_session_pull(l->session, &l->binding, out + done, cap - done);
     return done;
+}
+
+static void transport_retry_after(void *user, uint32_t seconds)
+{
+    ((tnl_link *)user)->retry_after = seconds;
 }
 
 static void transport_closed(void *user, int error, int http_status, const char *detail)
@@ -373,6 +408,7 @@ static void transport_closed(void *user, int error, int http_status, const char 
 static const tnl_transport_events transport_events = {.opened = transport_opened,
                                                       .data = transport_data,
                                                       .pull = transport_pull,
+                                                      .retry_after = transport_retry_after,
                                                       .closed = transport_closed};
 
 const tnl_transport_events *tnl_link_transport_events(void)

@@ -23,6 +23,8 @@ typedef struct tnl_link_events {
      * a TUNNEL_E_ code: the peer gets CLOSE with it and the link ends. tnl_link_bind() may be
      * called inside. */
     int (*handshake)(void *user, tnl_link *l, const tnl_frame *f);
+    /* A PONG came: the round trip in microseconds. Optional. */
+    void (*round_trip)(void *user, tnl_link *l, uint64_t us);
     /* The link is gone, and with it the pointer. Once. error 0: closed by this end. When the peer
      * sent CLOSE, error is its code and detail its text. detail holds no control characters.
      * http_status: see tnl_transport_events.closed. A session that was bound has lost its link by
@@ -66,6 +68,14 @@ void tnl_link_close(tnl_link *l, int code, const char *text);
 
 /* Asks for a PONG now; the peer is silent if none comes (tnl_link_last_heard() tells). */
 void tnl_link_ping(tnl_link *l);
+
+/* The same with little patience, for whoever has reason to doubt that the peer is there: with no
+ * sign of life within patience_ms the link is lost. */
+void tnl_link_check(tnl_link *l, uint32_t patience_ms);
+
+/* Inside closed(): how long the server that refused wants to be left alone, in seconds; 0: it did
+ * not say. */
+uint32_t tnl_link_retry_after(const tnl_link *l);
 
 /* The loop's time at the last sign of life, and the last round trip in ms (UINT32_MAX: none
  * measured). */

@@ -224,6 +224,12 @@ void tnl_session_ping(tnl_session *s)
         tnl_link_ping(TNL_CONTAINER(n, tnl_session_link, node)->link);
 }
 
+void tnl_session_check(tnl_session *s, uint32_t patience_ms)
+{
+    for (tnl_list *n = s->links.next; n != &s->links; n = n->next)
+        tnl_link_check(TNL_CONTAINER(n, tnl_session_link, node)->link, patience_ms);
+}
+
 uint64_t tnl_session_last_heard(const tnl_session *s)
 {
     uint64_t last = 0;

@@ -48,8 +48,11 @@ void tnl_session_set_grace(tnl_session *s, uint32_t ms);
 /* Whether it waits for a link. */
 bool tnl_session_parked(const tnl_session *s);
 
-/* Sends PINGs now; loop time of the last sign of life on any link. */
+/* Sends PINGs now. */
 void tnl_session_ping(tnl_session *s);
+/* Asks all links for a sign of life within patience_ms, else they are lost. */
+void tnl_session_check(tnl_session *s, uint32_t patience_ms);
+/* Loop time of the last sign of life on any link. */
 uint64_t tnl_session_last_heard(const tnl_session *s);
 
 /* --- for link.c ------------------------------------------------------------------------------- */

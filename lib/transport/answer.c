@@ -6,6 +6,7 @@
 
 #include "transport/head.h"
 #include "transport/json.h"
+#include "transport/transport.h"
 #include "transport/ws.h"
 #include "tunnel/error.h"
 
@@ -150,10 +151,24 @@ static uint64_t number(tnl_str s)
     return v;
 }
 
+/* delay-seconds (RFC 9110 section 10.2.3). A date is not looked at: clocks differ. */
+static uint32_t retry_after(const tnl_answer *a)
+{
+    tnl_str v;
+    if ((a->status != 429 && a->status != 503) || !tnl_head_find(head_of(a), "retry-after", &v))
+        return 0;
+    for (size_t i = 0; i < v.n; i++)
+        if (v.p[i] < '0' || v.p[i] > '9')
+            return 0;
+    uint64_t seconds = number(v);
+    return seconds < TNL_RETRY_AFTER_MAX ? (uint32_t)seconds : TNL_RETRY_AFTER_MAX;
+}
+
 static tnl_answer_state begin_refusal(tnl_answer *a)
 {
     tnl_str head = head_of(a);
     tnl_str v;
+    a->retry_after = retry_after(a);
     if (!tnl_head_find(head, "content-type", &v) || v.n < 16 ||
         !tnl_head_is((tnl_str){v.p, 16}, "application/json"))
         return refused_with_body(a);

@@ -32,6 +32,7 @@ typedef struct tnl_answer {
     int interim;
     int error;  /* TUNNEL_E_ code of a refusal */
     int status; /* 0: no HTTP answer */
+    uint32_t retry_after; /* seconds, up to TNL_RETRY_AFTER_MAX, of a 429 or 503; 0: not said */
     char detail[256];
 } tnl_answer;
 

@@ -148,6 +148,8 @@ static void read_answer(lane *l, const uint8_t *p, size_t n)
     if (state == TNL_ANSWER_MORE)
         return;
     if (state == TNL_ANSWER_REFUSED) {
+        if (a->retry_after && l->base.events->retry_after)
+            l->base.events->retry_after(l->base.user, a->retry_after);
         l->status = a->status;
         fail(l, a->error, a->detail);
         return;

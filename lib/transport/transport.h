@@ -23,6 +23,9 @@ typedef struct tnl_transport_events {
      * tnl_transport_wake() when the transport can write, and again as long as it returned
      * something. */
     size_t (*pull)(void *user, uint8_t *out, size_t cap);
+    /* Client side, before closed(): the server refuses, and wants nobody to come again before so
+     * many seconds (RFC 9110 section 10.2.3), 1 to TNL_RETRY_AFTER_MAX. Optional. */
+    void (*retry_after)(void *user, uint32_t seconds);
     /* Gone; exactly once, also for a connect that failed; the pointer is invalid afterwards. Never
      * from inside a call of the user into the transport. error 0: closed by tnl_transport_close().
      * http_status: what the server answered instead of 101 (0: none); detail: one line, e.g. the
@@ -69,6 +72,9 @@ static inline void tnl_transport_abort(tnl_transport *t)
 /* The biggest batch a transport pulls: also the greatest WebSocket message either end sends or
  * accepts. */
 enum { TNL_TRANSPORT_BATCH = 64 * 1024 };
+
+/* Who asks for more patience than that gets this much. */
+enum { TNL_RETRY_AFTER_MAX = 300 };
 
 /* --- WebSocket (RFC 6455), binary messages, libwebsockets ------------------------------------- */
 

@@ -167,7 +167,10 @@ static void start_server(tnl_ws_transport *t)
 static void refused(tnl_ws_transport *t)
 {
     const tnl_answer *a = &t->hello->answer;
+    const tnl_transport_events *events = t->base.events;
     t->status = a->status;
+    if (a->retry_after && events->retry_after)
+        events->retry_after(t->base.user, a->retry_after);
     tnl_ws_fail(t, a->error, a->detail);
     tnl_ws_kill(t);
 }
