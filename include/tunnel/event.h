@@ -18,9 +18,11 @@ typedef struct tunnel_event tunnel_event;
 
 typedef enum tunnel_event_type {
     /* client */
+    /* All that are about a server have its address as host too, e.g. "wss://example.org:443". */
     TUNNEL_EVENT_CONNECTING = 1, /* text: the server's address */
     TUNNEL_EVENT_CONNECTED = 2,  /* a session is up; text: the server's address */
-    TUNNEL_EVENT_RETRYING = 3,   /* error, text: why; delay_ms: how long until the next attempt */
+    TUNNEL_EVENT_RETRYING = 3,   /* error, text: why; host: which server it was; delay_ms: how long
+                                    until the next attempt, which may be with another one */
     TUNNEL_EVENT_PUBLISHED =
         4, /* tunnel, url: visitors can come now (again after each reconnect) */
     TUNNEL_EVENT_FAILED =

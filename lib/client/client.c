@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "client/client.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -10,7 +9,11 @@
 #include "files/files.h"
 #include "tunnel/error.h"
 
-enum { BACKOFF_BASE_MS = 250, BACKOFF_CAP_MS = 30000, BACKOFF_FLOOR_MS = 50, STABLE_MS = 10000 };
+enum {
+    WAKE_APART_MS = 1000,
+    WAKE_MS = 1500, /* for a sign of life after the machine was asleep; and for slow paths */
+    WAKE_MOST_MS = 5000,
+};
 
 void tnl_client_set_state(tnl_client *c, tnl_client_state state)
 {
@@ -35,64 +38,55 @@ void tnl_client_on_event(tnl_client *c, tnl_client_event_cb cb, void *user)
     c->event_user = user;
 }
 
-/* --- trying again ----------------------------------------------------------------------------- */
+bool tnl_client_active(const tnl_client *c)
+{
+    return c->state == TNL_CLIENT_RUNNING || c->state == TNL_CLIENT_DRAINING;
+}
 
-static void on_backoff_over(void *user)
+void tnl_client_give_up(tnl_client *c, int error, const char *text)
+{
+    tunnel_event e = {.type = TUNNEL_EVENT_FAILED,
+                      .error = error,
+                      .text = text && text[0] ? text : tunnel_strerror(error)};
+    tnl_client_set_state(c, TNL_CLIENT_FAILED);
+    tnl_attempt_stop(c);
+    for (tnl_list *n = c->relations.next; n != &c->relations; n = n->next)
+        tnl_relation_end(TNL_CONTAINER(n, tnl_relation, node), error, NULL);
+    tnl_client_tell(c, &e);
+}
+
+void tnl_client_woke(void *user)
 {
     tnl_client *c = user;
-    /* The old link may take its time to close; when it has, it goes on from there. */
-    if (c->state == TNL_CLIENT_BACKOFF && !c->link)
-        tnl_client_connect(c);
-}
-
-static bool final(int error)
-{
-    switch (error) {
-    case TUNNEL_E_AUTH_FAILED:
-    case TUNNEL_E_VERSION:
-    case TUNNEL_E_REPLACED:
-    case TUNNEL_E_DENIED:
-    case TUNNEL_E_LIMIT_EXCEEDED:
-    case TUNNEL_E_CERTIFICATE:
-        return true;
-    default:
-        return false;
-    }
-}
-
-void tnl_client_lost(tnl_client *c, int error, const char *detail)
-{
-    if (c->state == TNL_CLIENT_CLOSED || c->state == TNL_CLIENT_FAILED ||
-        c->state == TNL_CLIENT_BACKOFF)
-        return;
-    tunnel_event e = {.error = error,
-                      .text = detail && detail[0] ? detail : tunnel_strerror(error)};
-    if (final(error)) {
-        tnl_client_set_state(c, TNL_CLIENT_FAILED);
-        if (c->session)
-            tnl_session_close(c->session, error, NULL);
-        e.type = TUNNEL_EVENT_FAILED;
-        tnl_client_tell(c, &e);
-        return;
-    }
-    uint32_t random = 0;
     uint64_t now = tnl_loop_now(c->loop);
-    if (c->state == TNL_CLIENT_LIVE && now - c->live_since >= STABLE_MS)
-        tnl_backoff_reset(&c->backoff);
-    if (tnl_random(&random, sizeof(random)))
-        random = UINT32_MAX;
-    e.type = TUNNEL_EVENT_RETRYING;
-    e.delay_ms = tnl_backoff_next(&c->backoff, random);
-    tnl_client_set_state(c, TNL_CLIENT_BACKOFF);
-    tnl_timer_start(c->timer, e.delay_ms);
-    tnl_client_tell(c, &e);
+    tnl_attempt *a = &c->attempt;
+    if (!tnl_client_active(c) || (c->woke_at && now - c->woke_at < WAKE_APART_MS))
+        return;
+    c->woke_at = now;
+    for (tnl_list *n = c->relations.next; n != &c->relations; n = n->next) {
+        const tnl_relation *r = TNL_CONTAINER(n, tnl_relation, node);
+        uint32_t rtt = r->link ? tnl_link_rtt(r->link) : UINT32_MAX;
+        if (r->session)
+            tnl_session_check(r->session,
+                              rtt < WAKE_MOST_MS / 4 ? WAKE_MS + 2 * rtt : WAKE_MOST_MS);
+    }
+    tnl_backoff_reset(&a->backoff);
+    if (a->dial) {
+        /* It was begun in another network, maybe. */
+        tnl_dial_cancel(a->dial);
+        a->dial = NULL;
+        tnl_attempt_now(c);
+    } else if (a->state == TNL_ATTEMPT_WAITING && c->servers[a->server].not_before <= now) {
+        tnl_timer_stop(a->timer);
+        tnl_attempt_now(c);
+    }
 }
 
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
 int tnl_client_publish(tnl_client *c, const tnl_tunnel_spec *spec, uint64_t *tunnel)
 {
-    if (c->state == TNL_CLIENT_CLOSED || c->state == TNL_CLIENT_FAILED)
+    if (c->state != TNL_CLIENT_IDLE && c->state != TNL_CLIENT_RUNNING)
         return TUNNEL_E_STATE;
     if (c->tunnel_count == TNL_CLIENT_MAX_TUNNELS)
         return TUNNEL_E_LIMIT;
@@ -128,7 +122,7 @@ static void on_files_gone(void *user)
 void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t)
 {
     tnl_list_remove(&t->node);
-    tnl_client_flows_free(t);
+    tnl_client_flows_free(c, t->id);
     if (t->spec.files) {
         /* What is being sent of the folder goes on. */
         tnl_client_hold(c);
@@ -158,8 +152,10 @@ static void client_free(tnl_client *c)
         tnl_ws_free(c->ws);
     if (c->tls)
         tnl_tls_client_unref(c->tls);
-    tnl_timer_free(c->timer);
+    tnl_timer_free(c->attempt.timer);
     tnl_timer_free(c->lane_timer);
+    tnl_timer_free(c->leave_timer);
+    tnl_wake_free(c->wake);
     tnl_map_free(&c->handles);
     tnl_wipe(&c->config, sizeof(c->config));
     tnl_free(c);
@@ -193,6 +189,31 @@ static void on_finish(void *user)
         closed(closed_user);
 }
 
+static bool wants_tls(const tnl_client *c)
+{
+    for (size_t i = 0; i < c->server_count; i++)
+        if (strcmp(c->config.servers[i].scheme, "wss") == 0)
+            return true;
+    return false;
+}
+
+static int make_parts(tnl_client *c, char *detail, size_t size)
+{
+    const char *ca_file = c->config.ca_file[0] ? c->config.ca_file : NULL;
+    int rc = wants_tls(c) ? tnl_tls_client_new(&c->tls, ca_file, true, detail, size) : 0;
+    if (rc == 0)
+        rc = tnl_timer_new(&c->attempt.timer, c->loop, tnl_attempt_timer_fired, c);
+    if (rc == 0)
+        rc = tnl_timer_new(&c->lane_timer, c->loop, tnl_lanes_look, c);
+    if (rc == 0)
+        rc = tnl_timer_new(&c->leave_timer, c->loop, tnl_leave_look, c);
+    if (rc == 0)
+        rc = tnl_ws_new(&c->ws, c->loop, NULL, NULL);
+    if (rc == 0)
+        rc = tnl_forwarder_new(&c->forwarder, c->loop);
+    return rc;
+}
+
 int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *config, char *detail,
                    size_t size)
 {
@@ -201,30 +222,15 @@ int tnl_client_new(tnl_client **out, tnl_loop *loop, const tnl_client_config *co
         return TUNNEL_E_NOMEM;
     c->loop = loop;
     c->config = *config;
-    c->backoff = (tnl_backoff){
-        .base_ms = BACKOFF_BASE_MS, .cap_ms = BACKOFF_CAP_MS, .floor_ms = BACKOFF_FLOOR_MS};
+    tnl_list_init(&c->relations);
     tnl_list_init(&c->tunnels);
     tnl_list_init(&c->visits);
-    tnl_list_init(&c->lanes);
     tnl_list_init(&c->handle_list);
     tnl_map_init(&c->handles, 0);
     tnl_task_init(&c->finish, on_finish, c);
-    snprintf(c->address, sizeof(c->address),
-             config->servers[0].ipv6 ? "%s://[%s]:%u" : "%s://%s:%u", config->servers[0].scheme,
-             config->servers[0].host, config->servers[0].port);
-    int rc = 0;
-    if (strcmp(config->servers[0].scheme, "wss") == 0)
-        rc = tnl_tls_client_new(&c->tls, config->ca_file[0] ? config->ca_file : NULL, true, detail,
-                                size);
-    if (rc == 0)
-        rc = tnl_timer_new(&c->timer, loop, on_backoff_over, c);
-    if (rc == 0)
-        rc = tnl_timer_new(&c->lane_timer, loop, tnl_lanes_look, c);
-    if (rc == 0)
-        rc = tnl_ws_new(&c->ws, loop, NULL, NULL);
-    if (rc == 0)
-        rc = tnl_forwarder_new(&c->forwarder, loop);
+    tnl_servers_init(c);
     tnl_client_hold(c); /* the forwarder */
+    int rc = make_parts(c, detail, size);
     if (rc) {
         client_free(c);
         return rc;
@@ -240,14 +246,16 @@ int tnl_client_start(tnl_client *c)
     /* While it waits for its next attempt there is nothing else that keeps the loop running. */
     c->held = true;
     tnl_loop_hold(c->loop);
-    tnl_client_connect(c);
+    c->wake = tnl_wake_new(c->loop, tnl_client_woke, c);
+    tnl_client_set_state(c, TNL_CLIENT_RUNNING);
+    tnl_attempt_now(c);
     return 0;
 }
 
 void tnl_client_maybe_closed(tnl_client *c)
 {
     tnl_forwarder *f = c->forwarder;
-    if (c->state != TNL_CLIENT_CLOSED || c->dial || c->link || c->session || !f)
+    if (c->state != TNL_CLIENT_CLOSED || !tnl_list_empty(&c->relations) || !f)
         return;
     c->forwarder = NULL;
     for (tnl_list *n; (n = tnl_list_first(&c->tunnels));)
@@ -255,28 +263,21 @@ void tnl_client_maybe_closed(tnl_client *c)
     tnl_forwarder_free(f, on_forwarder_gone, c);
 }
 
-void tnl_client_drain(tnl_client *c, uint32_t timeout_ms, void (*closed)(void *user), void *user)
-{
-    (void)timeout_ms;
-    tnl_client_close(c, closed, user);
-}
-
 void tnl_client_close(tnl_client *c, void (*closed)(void *user), void *user)
 {
+    bool draining = c->state == TNL_CLIENT_DRAINING;
     if (c->state == TNL_CLIENT_CLOSED)
         return;
     tnl_client_set_state(c, TNL_CLIENT_CLOSED);
-    c->closed = closed;
-    c->closed_user = user;
-    tnl_timer_stop(c->timer);
-    if (c->dial)
-        tnl_dial_cancel(c->dial);
-    c->dial = NULL;
+    if (!draining) {
+        c->closed = closed;
+        c->closed_user = user;
+    }
+    tnl_attempt_stop(c);
+    tnl_timer_stop(c->leave_timer);
     tnl_handle_close_all(c);
-    if (c->session)
-        tnl_session_close(c->session, TUNNEL_E_GONE, "the client is leaving");
-    if (c->link) /* not yet the session's */
-        tnl_link_close(c->link, TUNNEL_E_GONE, "the client is leaving");
-    tnl_lanes_cancel(c);
+    for (tnl_list *n = c->relations.next; n != &c->relations; n = n->next)
+        tnl_relation_end(TNL_CONTAINER(n, tnl_relation, node), TUNNEL_E_GONE,
+                         "the client is leaving");
     tnl_client_maybe_closed(c);
 }

@@ -37,12 +37,20 @@ bool tnl_client_published_at(tnl_client_tunnel *t, tnl_str text)
     return !same || (url.path[0] && strcmp(url.path, "/") != 0);
 }
 
+bool tnl_client_is_server(const tnl_client *c, const char *host)
+{
+    for (const tnl_list *n = c->relations.next; n != &c->relations; n = n->next)
+        if (strcmp(TNL_CONTAINER(n, const tnl_relation, node)->reached.host, host) == 0)
+            return true;
+    return false;
+}
+
 bool tnl_client_reached_itself(const tnl_client *c, const tnl_client_tunnel *t,
                                const tnl_conn *upstream)
 {
     tnl_address a = tnl_conn_peer(upstream);
     return passes_bytes(&t->spec) && a.host[0] && a.port == t->public_port &&
-           strcmp(a.host, c->reached.host) == 0;
+           tnl_client_is_server(c, a.host);
 }
 
 /* Both ends must be the same: a host's connections to different places share its ports. */

@@ -8,41 +8,71 @@
 #include "tunnel/error.h"
 
 /*
- * The flows of udp tunnels: made with the first datagram of a tunnel, gone with it.
+ * The flows of udp tunnels: made with the first datagram of a tunnel in a session, gone with
+ * either. Sessions number their flows each for itself; apps see the session in the upper bits.
  */
 
-struct tnl_client_flows {
+enum { FLOW_BITS = 48 };
+
+typedef struct flow_group {
+    tnl_list node; /* in its relation's */
+    tnl_relation *relation;
     tnl_client *client;
     uint64_t tunnel;
     tnl_flows *flows;
-};
+} flow_group;
+
+static flow_group *find_group(const tnl_relation *r, uint64_t tunnel)
+{
+    for (tnl_list *n = r->flows.next; n != &r->flows; n = n->next) {
+        flow_group *g = TNL_CONTAINER(n, flow_group, node);
+        if (g->tunnel == tunnel)
+            return g;
+    }
+    return NULL;
+}
+
+/* Those of the first session look as they are. */
+static uint64_t app_flow(const flow_group *g, uint64_t flow)
+{
+    return (g->relation->number - 1) << FLOW_BITS | flow;
+}
+
+static flow_group *find_app_flow(const tnl_client *c, uint64_t tunnel, uint64_t *flow)
+{
+    const tnl_relation *r = tnl_relation_find(c, (*flow >> FLOW_BITS) + 1);
+    *flow &= ((uint64_t)1 << FLOW_BITS) - 1;
+    return r ? find_group(r, tunnel) : NULL;
+}
+
+static void group_free(flow_group *g)
+{
+    tnl_list_remove(&g->node);
+    tnl_flows_free(g->flows);
+    tnl_free(g);
+}
 
 /* --- what flows tell -------------------------------------------------------------------------- */
 
-static int send_datagram(const tnl_client *c, uint64_t tunnel, uint64_t flow, const uint8_t *p,
-                         size_t n)
-{
-    tnl_datagram d = {.tunnel = tunnel, .flow = flow, .p = p, .n = n};
-    return c->session ? tnl_session_datagram(c->session, &d) : TUNNEL_E_GONE;
-}
-
 static void on_send(void *user, uint64_t flow, const uint8_t *p, size_t n)
 {
-    const tnl_client_flows *g = user;
-    (void)send_datagram(g->client, g->tunnel, flow, p, n);
+    const flow_group *g = user;
+    tnl_datagram d = {.tunnel = g->tunnel, .flow = flow, .p = p, .n = n};
+    if (g->relation->session)
+        (void)tnl_session_datagram(g->relation->session, &d);
 }
 
 static void on_datagram(void *user, uint64_t flow, const uint8_t *p, size_t n)
 {
-    const tnl_client_flows *g = user;
+    const flow_group *g = user;
     const tnl_client_tunnel *t = tnl_client_find(g->client, g->tunnel);
     if (t)
-        t->spec.datagram(t->spec.user, t->id, flow, p, n);
+        t->spec.datagram(t->spec.user, t->id, app_flow(g, flow), p, n);
 }
 
 static void on_over(void *user, const tnl_flow_end *end)
 {
-    const tnl_client_flows *g = user;
+    const flow_group *g = user;
     tunnel_event e = {.type = TUNNEL_EVENT_CONNECTION,
                       .tunnel = g->tunnel,
                       .visitor = end->visitor->host,
@@ -56,13 +86,13 @@ static void on_over(void *user, const tnl_flow_end *end)
 
 static void on_upstream(void *user, int error, const char *detail)
 {
-    const tnl_client_flows *g = user;
+    const flow_group *g = user;
     tnl_client_tell_upstream(g->client, g->tunnel, error, detail);
 }
 
 static void on_cycle(void *user)
 {
-    const tnl_client_flows *g = user;
+    const flow_group *g = user;
     tnl_client_tunnel *t = tnl_client_find(g->client, g->tunnel);
     if (t)
         tnl_client_fail_cycle(g->client, t);
@@ -70,11 +100,11 @@ static void on_cycle(void *user)
 
 static bool on_allowed(void *user, const tnl_udp_address *upstream)
 {
-    const tnl_client_flows *g = user;
+    const flow_group *g = user;
     const tnl_client *c = g->client;
     const tnl_client_tunnel *t = tnl_client_find(g->client, g->tunnel);
     tnl_address a = tnl_udp_text(upstream);
-    if (!t || a.port != t->public_port || strcmp(a.host, c->reached.host) != 0)
+    if (!t || a.port != t->public_port || !tnl_client_is_server(c, a.host))
         return true;
     on_cycle(user);
     return false;
@@ -91,59 +121,59 @@ static const tnl_flows_events listen_events = {
 
 /* --- what flows are told ---------------------------------------------------------------------- */
 
-static int make_flows(tnl_client *c, tnl_client_tunnel *t)
+static flow_group *make_group(tnl_relation *r, const tnl_client_tunnel *t)
 {
     const tnl_tunnel_spec *s = &t->spec;
     bool listens = s->far_end == TNL_FAR_LISTEN;
     tnl_flows_config config = {
         .host = listens ? NULL : s->upstream.host, .port = s->upstream.port, .idle_ms = s->idle_ms};
-    tnl_client_flows *g = tnl_calloc(1, sizeof(*g));
+    flow_group *g = tnl_calloc(1, sizeof(*g));
     if (!g)
-        return TUNNEL_E_NOMEM;
-    g->client = c;
+        return NULL;
+    g->relation = r;
+    g->client = r->client;
     g->tunnel = t->id;
-    int rc = tnl_flows_new(&g->flows, c->loop, &config, listens ? &listen_events : &forward_events,
-                           g);
-    if (rc)
+    if (tnl_flows_new(&g->flows, r->client->loop, &config,
+                      listens ? &listen_events : &forward_events, g)) {
         tnl_free(g);
-    else
-        t->flows = g;
-    return rc;
+        return NULL;
+    }
+    tnl_list_add_tail(&r->flows, &g->node);
+    return g;
 }
 
 void tnl_client_on_datagram(void *user, const tnl_datagram *d)
 {
-    tnl_client *c = user;
-    tnl_client_tunnel *t = tnl_client_find(c, d->tunnel);
-    if (!t || t->spec.kind != TNL_KIND_UDP || (!t->flows && make_flows(c, t)))
+    tnl_relation *r = user;
+    tnl_client *c = r->client;
+    const tnl_client_tunnel *t = tnl_client_find(c, d->tunnel);
+    if (!t || t->spec.kind != TNL_KIND_UDP || d->flow >> FLOW_BITS ||
+        c->state == TNL_CLIENT_DRAINING)
         return;
-    tnl_flows_receive(t->flows->flows, d);
-}
-
-void tnl_client_flows_free(tnl_client_tunnel *t)
-{
-    tnl_client_flows *g = t->flows;
-    t->flows = NULL;
+    flow_group *g = find_group(r, t->id);
     if (!g)
-        return;
-    tnl_flows_free(g->flows);
-    tnl_free(g);
+        g = make_group(r, t);
+    if (g)
+        tnl_flows_receive(g->flows, d);
 }
 
-/* Their ids were those of the session. */
-void tnl_client_flows_lost(tnl_client *c)
+void tnl_client_flows_free(tnl_client *c, uint64_t tunnel)
 {
-    uint64_t last = 0;
-    for (tnl_list *n = c->tunnels.next; n != &c->tunnels;) {
-        const tnl_client_tunnel *t = TNL_CONTAINER(n, tnl_client_tunnel, node);
-        bool has = t->flows && t->id > last;
-        n = n->next;
-        if (!has)
-            continue;
-        last = t->id;
-        tnl_flows_end_all(t->flows->flows, TUNNEL_E_GONE, "the session was lost");
-        /* What hears of that may take tunnels away. Ids ascend in the list. */
-        n = c->tunnels.next;
+    for (tnl_list *n = c->relations.next; n != &c->relations; n = n->next) {
+        flow_group *g = find_group(TNL_CONTAINER(n, tnl_relation, node), tunnel);
+        if (g)
+            group_free(g);
+    }
+}
+
+/* Who hears of their ends may take tunnels away, but not these flows: they are in no list then. */
+void tnl_client_flows_lost(tnl_relation *r)
+{
+    for (tnl_list *n; (n = tnl_list_first(&r->flows));) {
+        flow_group *g = TNL_CONTAINER(n, flow_group, node);
+        tnl_list_remove(n);
+        tnl_flows_end_all(g->flows, TUNNEL_E_GONE, "the session was lost");
+        group_free(g);
     }
 }
 
@@ -151,17 +181,15 @@ void tnl_client_flows_lost(tnl_client *c)
 
 int tnl_client_datagram_send(tnl_client *c, uint64_t tunnel, uint64_t flow, const void *p, size_t n)
 {
-    const tnl_client_tunnel *t = tnl_client_find(c, tunnel);
+    const flow_group *g = find_app_flow(c, tunnel, &flow);
     tnl_address unused;
-    if (!t || !t->flows || tnl_flows_visitor(t->flows->flows, flow, &unused))
+    if (!g || tnl_flows_visitor(g->flows, flow, &unused))
         return TUNNEL_E_NOT_FOUND;
-    if (!c->session || !tnl_session_mux(c->session))
-        return TUNNEL_E_GONE;
-    return tnl_flows_send(t->flows->flows, flow, p, n);
+    return tnl_flows_send(g->flows, flow, p, n);
 }
 
 int tnl_client_datagram_visitor(tnl_client *c, uint64_t tunnel, uint64_t flow, tnl_address *out)
 {
-    const tnl_client_tunnel *t = tnl_client_find(c, tunnel);
-    return t && t->flows ? tnl_flows_visitor(t->flows->flows, flow, out) : TUNNEL_E_NOT_FOUND;
+    const flow_group *g = find_app_flow(c, tunnel, &flow);
+    return g ? tnl_flows_visitor(g->flows, flow, out) : TUNNEL_E_NOT_FOUND;
 }

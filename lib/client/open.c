@@ -176,13 +176,14 @@ static int serve_files(const tnl_client *c, const tnl_client_tunnel *t, tnl_stre
 
 void tnl_client_on_open(void *user, tnl_stream *s, const uint8_t *map, size_t n)
 {
-    tnl_client *c = user;
+    tnl_relation *r = user;
+    tnl_client *c = r->client;
     tnl_open m;
     tnl_client_tunnel *t = tnl_open_decode(&m, map, n) == 0 ? tnl_client_find(c, m.tunnel) : NULL;
     /* A stream that is not taken is refused. Who gives away an UDP port gives no TCP port. */
     if (!t || t->spec.kind == TNL_KIND_UDP)
         return;
-    tnl_lanes_want(c);
+    tnl_lanes_want(r);
     switch (t->spec.far_end) {
     case TNL_FAR_ADDRESS:
         (void)forward(c, t, s, &m, &t->spec.upstream);

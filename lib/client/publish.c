@@ -19,12 +19,12 @@ tnl_client_tunnel *tnl_client_find(tnl_client *c, uint64_t id)
 
 /* --- sending ---------------------------------------------------------------------------------- */
 
-static void send_control(tnl_client *c, uint8_t type, const uint8_t *bytes, size_t n)
+static void send_control(tnl_relation *r, uint8_t type, const uint8_t *bytes, size_t n)
 {
-    tnl_mux *m = c->session ? tnl_session_mux(c->session) : NULL;
+    tnl_mux *m = tnl_relation_mux(r);
     int rc = m && n ? tnl_mux_control(m, type, bytes, n) : 0;
     if (rc)
-        tnl_session_broken(c->session, rc);
+        tnl_session_broken(r->session, rc);
 }
 
 void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t)
@@ -42,17 +42,27 @@ void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t)
                      .idle_ms = s->idle_ms,
                      .host_header = tnl_str_of(s->host_header),
                      .pool = tnl_str_of(s->pool)};
-    if (c->session)
-        send_control(c, TNL_CONTROL_PUBLISH, bytes, tnl_publish_encode(bytes, sizeof(bytes), &m));
+    if (c->current)
+        send_control(c->current, TNL_CONTROL_PUBLISH, bytes,
+                     tnl_publish_encode(bytes, sizeof(bytes), &m));
 }
 
 void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t)
 {
     uint8_t bytes[32];
     tnl_unpublish m = {.tunnel = t->id};
-    if (c->session)
-        send_control(c, TNL_CONTROL_UNPUBLISH, bytes,
-                     tnl_unpublish_encode(bytes, sizeof(bytes), &m));
+    size_t size = tnl_unpublish_encode(bytes, sizeof(bytes), &m);
+    for (tnl_list *n = c->relations.next; n != &c->relations; n = n->next)
+        send_control(TNL_CONTAINER(n, tnl_relation, node), TNL_CONTROL_UNPUBLISH, bytes, size);
+}
+
+bool tnl_client_all_published(const tnl_client *c)
+{
+    for (const tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next)
+        if (!c->current ||
+            TNL_CONTAINER(n, const tnl_client_tunnel, node)->published != c->current->number)
+            return false;
+    return true;
 }
 
 void tnl_client_publish_all(tnl_client *c)
@@ -65,14 +75,16 @@ void tnl_client_publish_all(tnl_client *c)
 
 /* --- receiving -------------------------------------------------------------------------------- */
 
-static int on_published(tnl_client *c, const uint8_t *p, size_t n)
+static int on_published(tnl_relation *r, const uint8_t *p, size_t n)
 {
     char url[512];
+    tnl_client *c = r->client;
     tnl_published m;
     if (tnl_published_decode(&m, p, n))
         return TUNNEL_E_PROTOCOL;
     tnl_client_tunnel *t = tnl_client_find(c, m.tunnel);
-    if (!t)
+    /* What one says that we are leaving counts no more. */
+    if (!t || r != c->current || c->state == TNL_CLIENT_DRAINING)
         return 0;
     if (m.name.n >= sizeof(t->spec.name))
         return TUNNEL_E_PROTOCOL;
@@ -81,6 +93,7 @@ static int on_published(tnl_client *c, const uint8_t *p, size_t n)
         snprintf(t->spec.name, sizeof(t->spec.name), "%.*s", (int)m.name.n,
                  m.name.n ? m.name.p : "");
     t->spec.port = (uint16_t)m.port;
+    t->published = r->number;
     if (!tnl_client_published_at(t, m.url)) {
         tnl_client_fail_cycle(c, t);
         return 0;
@@ -91,21 +104,29 @@ static int on_published(tnl_client *c, const uint8_t *p, size_t n)
     return 0;
 }
 
-static int on_publish_failed(tnl_client *c, const uint8_t *p, size_t n)
+/* Away from its pool for so long that it was taken out, a tunnel is back now. Whoever is leaving
+ * takes none any more: the next session will have it. False: it has failed. */
+static bool publish_again(const tnl_relation *r, tnl_client_tunnel *t)
+{
+    bool was = t->spec.pool[0] && t->published == r->number;
+    t->published = 0;
+    if (was)
+        tnl_client_send_publish(r->client, t);
+    return was || r->goaway;
+}
+
+static int on_publish_failed(tnl_relation *r, const uint8_t *p, size_t n)
 {
     char text[512];
+    tnl_client *c = r->client;
     tnl_publish_failed m;
     if (tnl_publish_failed_decode(&m, p, n))
         return TUNNEL_E_PROTOCOL;
     tnl_client_tunnel *t = tnl_client_find(c, m.tunnel);
-    if (!t)
+    if (!t || r != c->current || c->state == TNL_CLIENT_DRAINING)
         return 0;
-    if (m.code == (uint32_t)-TUNNEL_E_GONE && t->spec.pool[0] && t->public_port) {
-        /* Away from its pool for so long that it was taken out; now it is back. */
-        t->public_port = 0;
-        tnl_client_send_publish(c, t);
+    if (m.code == (uint32_t)-TUNNEL_E_GONE && publish_again(r, t))
         return 0;
-    }
     tnl_client_drop_tunnel(c, t);
     int error = m.code && m.code < 1000 ? -(int)m.code : TUNNEL_E_PROTOCOL;
     tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);
@@ -117,19 +138,30 @@ static int on_publish_failed(tnl_client *c, const uint8_t *p, size_t n)
     return 0;
 }
 
-static int on_goaway(tnl_client *c, const uint8_t *p, size_t n)
+/* The server wants us to go, now or soon: the same here, as there is nothing to wait for. What it
+ * still brings is served to its end. */
+static int on_goaway(tnl_relation *r, const uint8_t *p, size_t n)
 {
     char text[512];
+    tnl_client *c = r->client;
     tnl_goaway m;
+    bool told = r->goaway;
     if (tnl_goaway_decode(&m, p, n))
         return TUNNEL_E_PROTOCOL;
+    r->goaway = true;
+    r->final |= m.final;
+    if (told)
+        return 0;
     tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);
-    tunnel_event e = {.type = TUNNEL_EVENT_DRAINING, .text = text};
+    tunnel_event e = {
+        .type = TUNNEL_EVENT_DRAINING, .text = text, .host = c->servers[r->server].address};
     tnl_client_tell(c, &e);
+    if (r == c->current && c->state == TNL_CLIENT_RUNNING)
+        tnl_servers_move(c);
     return 0;
 }
 
-static int on_control(void *user, uint8_t type, const uint8_t *p, size_t n)
+int tnl_client_on_control(void *user, uint8_t type, const uint8_t *p, size_t n)
 {
     switch (type) {
     case TNL_CONTROL_PUBLISHED:
@@ -159,9 +191,10 @@ static void tell_loop(tnl_client *c, tnl_client_tunnel *t)
         tnl_client_tell(c, &e);
 }
 
-static void on_event(void *user, const uint8_t *p, size_t n)
+void tnl_client_on_event_frame(void *user, const uint8_t *p, size_t n)
 {
-    tnl_client *c = user;
+    const tnl_relation *r = user;
+    tnl_client *c = r->client;
     char method[64], path[1100], visitor[80];
     tnl_event m;
     tnl_client_tunnel *t = tnl_event_decode(&m, p, n) ? NULL : tnl_client_find(c, m.tunnel);
@@ -180,37 +213,3 @@ static void on_event(void *user, const uint8_t *p, size_t n)
                       .bytes_out = m.sent};
     tnl_client_tell(c, &e);
 }
-
-/* The last link is gone; visitors wait for the next one. */
-static void on_parked(void *user, int error, const char *detail)
-{
-    tnl_client *c = user;
-    if (c->state != TNL_CLIENT_LIVE)
-        return; /* the link was lost before its lanes */
-    c->parked_at = tnl_loop_now(c->loop);
-    tnl_client_lost(c, error, detail);
-}
-
-static void on_closed(void *user, int error, const char *detail)
-{
-    tnl_client *c = user;
-    bool anew = c->anew;
-    c->session = NULL;
-    tnl_client_flows_lost(c);
-    c->anew = false;
-    tnl_wipe(c->secret, sizeof(c->secret));
-    if (c->state == TNL_CLIENT_CLOSED)
-        tnl_client_maybe_closed(c);
-    else if (anew)
-        tnl_client_connect(c);
-    else if (c->state == TNL_CLIENT_LIVE)
-        tnl_client_lost(c, error ? error : TUNNEL_E_EOF, detail);
-    /* Else its grace is over, and attempts go on: the next one begins a session anew. */
-}
-
-const tnl_session_events tnl_client_session_events = {.open = tnl_client_on_open,
-                                                      .control = on_control,
-                                                      .event = on_event,
-                                                      .datagram = tnl_client_on_datagram,
-                                                      .parked = on_parked,
-                                                      .closed = on_closed};

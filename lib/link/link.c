@@ -104,7 +104,8 @@ static void on_timer(void *user)
             tnl_timer_start(l->timer, LAST_LOOK_MS);
             return;
         }
-        snprintf(text, sizeof(text), "nothing heard for %.9g s", (l->patient_until ? (double)(now - l->heard) : l->config.silence_ms) / 1000.0);
+        snprintf(text, sizeof(text), "nothing heard for %.9g s",
+                 (l->patient_until ? (double)(now - l->heard) : l->config.silence_ms) / 1000.0);
         ends_with(l, TUNNEL_E_TIMEOUT, text);
         give_up(l);
         return;

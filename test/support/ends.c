@@ -97,7 +97,8 @@ static void on_closed(void *user, int error, int status, const char *detail)
     e->back = NULL;
 }
 
-const tnl_transport_events test_end_events = {on_opened, on_data, on_pull, on_closed};
+const tnl_transport_events test_end_events = {
+    .opened = on_opened, .data = on_data, .pull = on_pull, .closed = on_closed};
 
 void test_end_init(test_end *e)
 {
