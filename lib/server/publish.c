@@ -285,10 +285,10 @@ int tnl_publish_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t 
 /* A member of a pool whose client has been away for too long. */
 static tnl_tunnel *find_silent(tnl_server *s, uint64_t now)
 {
-    for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next) {
-        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, node);
-        if (!tnl_peer_away(p) || now - p->parked_at < TNL_POOL_AWAY_MS)
-            continue;
+    for (tnl_list *n = s->parked.next; n != &s->parked; n = n->next) {
+        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, of_parked);
+        if (now - p->parked_at < TNL_POOL_AWAY_MS)
+            break;
         for (tnl_list *of = p->tunnels.next; of != &p->tunnels; of = of->next) {
             tnl_tunnel *t = TNL_CONTAINER(of, tnl_tunnel, of_peer);
             if (t->name->balance && t->name->count > 1)
