@@ -540,7 +540,7 @@ def test_only_the_tunnels_that_are_named(start, edge, app, folder):
 
 
 def test_one_that_fails_leaves_the_others(start, app, folder):
-    server = start.server("--token", "second-credential")
+    server = start.server("--token", "second-credential", "--hold", "0")
     holder = start.client(server, app, subdomain="taken", token="second-credential")
     path = write(folder, "tunnel.yml", "tunnels:\n" + "".join(
         f"  {n}: {{type: http, to: {app.where}, subdomain: {n}}}\n" for n in ("taken", "free")))
