@@ -61,8 +61,9 @@ static inline void tnl_transport_close(tnl_transport *t)
 }
 
 /*
- * Gives up a connection whose other end is silent: nothing more is sent, nothing is awaited, and the
- * kernel keeps nothing of it (a TCP reset where it is plain). closed() follows at once, with error 0.
+ * Gives up a connection whose other end is silent: nothing more is sent, nothing is awaited, and
+ * the kernel keeps nothing of it (a TCP reset where it is plain). closed() follows at once, with
+ * error 0.
  */
 static inline void tnl_transport_abort(tnl_transport *t)
 {
@@ -76,7 +77,7 @@ enum { TNL_TRANSPORT_BATCH = 64 * 1024 };
 /* Who asks for more patience than that gets this much. */
 enum { TNL_RETRY_AFTER_MAX = 300 };
 
-/* --- WebSocket (RFC 6455), binary messages, libwebsockets ------------------------------------- */
+/* --- WebSocket (RFC 6455), binary messages ---------------------------------------------------- */
 
 /* The WebSocket engine of one loop: every WebSocket transport of that loop hangs off it. */
 typedef struct tnl_ws tnl_ws;
@@ -90,11 +91,10 @@ void tnl_ws_free(tnl_ws *w);
 /*
  * Server: takes over `c` (also on failure), on which the bytes head[0..n) have been read: a
  * complete, well-formed WebSocket upgrade request (the caller has checked method, Upgrade,
- * Connection, Sec-WebSocket-Key and -Version) and anything that followed it. A plain socket is
- * handed to libwebsockets itself, anything else is bridged. A text message, or a message greater
- * than TNL_TRANSPORT_BATCH, closes the transport with TUNNEL_E_PROTOCOL (WebSocket close codes 1003
- * and 1009). Errors: TUNNEL_E_VERSION when the sub-protocol tunnel.v1 is not offered (the client
- * was answered 400), PROTOCOL for a head without a key, NOMEM, IO.
+ * Connection, Sec-WebSocket-Key and -Version) and anything that followed it. A text message, or a
+ * message greater than TNL_TRANSPORT_BATCH, closes the transport with TUNNEL_E_PROTOCOL (WebSocket
+ * close codes 1003 and 1009). Errors: TUNNEL_E_VERSION when the sub-protocol tunnel.v1 is not
+ * offered (the client was answered 400), PROTOCOL for a head without a key, NOMEM, IO.
  */
 int tnl_ws_accept(tnl_transport **out, tnl_ws *w, tnl_conn *c, const uint8_t *head, size_t n,
                   const tnl_transport_events *ev, void *user);

@@ -3,8 +3,6 @@
 
 #include <libwebsockets.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "tunnel/error.h"
@@ -283,16 +281,12 @@ static void ws_close(tnl_transport *base)
 
 static void ws_abort(tnl_transport *base)
 {
-    static const struct linger at_once = {.l_onoff = 1};
     tnl_ws_transport *t = TNL_CONTAINER(base, tnl_ws_transport, base);
     if (t->state == TNL_WS_GONE)
         return;
     t->user_closed = true;
     if (t->bridge)
         tnl_bridge_reset(t->bridge);
-    else if (t->wsi)
-        (void)setsockopt(lws_get_socket_fd(t->wsi), SOL_SOCKET, SO_LINGER, &at_once,
-                         sizeof(at_once));
     tnl_ws_kill(t);
 }
 
@@ -309,7 +303,6 @@ int tnl_ws_create(tnl_ws_transport **out, tnl_ws_side *s, const tnl_transport_ev
         return rc;
     t->base = (tnl_transport){.ops = &ws_ops, .events = ev, .user = user};
     t->side = s;
-    t->fd = -1;
     t->close_code = LWS_CLOSE_STATUS_NORMAL;
     tnl_task_init(&t->task, run, t);
     t->hello = tnl_calloc(1, sizeof(*t->hello));
@@ -340,7 +333,5 @@ void tnl_ws_destroy(tnl_ws_transport *t)
     tnl_task_cancel(&t->task);
     tnl_timer_free(t->timer);
     tnl_ws_free_hello(t);
-    if (t->fd >= 0)
-        close(t->fd);
     tnl_free(t);
 }

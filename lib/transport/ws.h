@@ -22,18 +22,14 @@ struct lws_vhost;
 struct lws_log_cx;
 typedef struct tnl_ws_transport tnl_ws_transport;
 
-/*
- * A libwebsockets context of one role, made when the role is first needed. Two of them, because
- * what a context allocates up front follows the number of connections it may have: the client's is
- * small.
- */
+/* The client's libwebsockets context, made when it is first needed. The server's end of a WebSocket
+ * is our own (ws_server.c). */
 typedef struct tnl_ws_side {
     tnl_ws *engine;
     struct lws_context *context;
     struct lws_vhost *vhost;
     struct lws_log_cx *log;
-    tnl_ws_transport *starting; /* whose connection libwebsockets is being given */
-    int wake_fd;                /* libwebsockets' event descriptor; -1 */
+    int wake_fd; /* libwebsockets' event descriptor; -1 */
 } tnl_ws_side;
 
 struct tnl_ws {
@@ -41,7 +37,6 @@ struct tnl_ws {
     tnl_guest *guest;
     tnl_ws_log log;
     void *log_user;
-    tnl_ws_side server;
     tnl_ws_side client;
     tnl_map
         transports; /* by id: libwebsockets keeps the id, so that a late callback finds nothing */
@@ -61,8 +56,7 @@ typedef enum tnl_ws_state {
 
 /* What the handshake needs; gone afterwards. */
 typedef struct tnl_ws_hello {
-    tnl_buf head; /* server: the request for libwebsockets, and what followed it */
-    char *host;   /* client */
+    char *host;
     char *path;
     char *authorization;
     tnl_answer answer;
@@ -73,14 +67,13 @@ struct tnl_ws_transport {
     tnl_map_node node;
     tnl_ws_side *side;
     struct lws *wsi;    /* from being given to libwebsockets until it has freed it */
-    tnl_bridge *bridge; /* NULL: libwebsockets has the socket itself, or the bridge is gone */
+    tnl_bridge *bridge; /* between the connection and libwebsockets; NULL: it is gone */
     tnl_task task;      /* start, flush, end */
     tnl_timer *timer;   /* of the handshake and of closing */
     tnl_ws_hello *hello;
     tnl_cutter cutter; /* client */
     size_t message_n;  /* bytes of the message that is arriving */
     tnl_ws_state state;
-    int fd; /* for libwebsockets, until it has it; -1 */
     int error;
     int status;
     bool answered; /* client: a good answer came, frames follow */

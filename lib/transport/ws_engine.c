@@ -32,15 +32,6 @@ static tnl_ws_transport *transport_of(struct lws *wsi)
     return s ? tnl_ws_find(s->engine, id_of(wsi)) : NULL;
 }
 
-static void adopted(struct lws *wsi)
-{
-    tnl_ws_transport *t = side_of(wsi)->starting;
-    if (!t)
-        return;
-    t->wsi = wsi;
-    lws_set_opaque_user_data(wsi, (void *)(uintptr_t)t->node.id);
-}
-
 static int add_authorization(struct lws *wsi, unsigned char **p, size_t n)
 {
     tnl_ws_transport *t = transport_of(wsi);
@@ -55,22 +46,18 @@ static int add_authorization(struct lws *wsi, unsigned char **p, size_t n)
 static void on_transport(tnl_ws_transport *t, enum lws_callback_reasons reason, void *in, size_t n)
 {
     switch ((int)reason) {
-    case LWS_CALLBACK_ESTABLISHED:
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
         tnl_ws_on_open(t);
         return;
-    case LWS_CALLBACK_RECEIVE:
     case LWS_CALLBACK_CLIENT_RECEIVE:
         tnl_ws_on_data(t, in, n);
         return;
-    case LWS_CALLBACK_SERVER_WRITEABLE:
     case LWS_CALLBACK_CLIENT_WRITEABLE:
         tnl_ws_on_writable(t);
         return;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
         tnl_ws_on_peer_close(t, in, n);
         return;
-    case LWS_CALLBACK_CLOSED:
     case LWS_CALLBACK_CLIENT_CLOSED:
         tnl_ws_on_closed(t);
         return;
@@ -91,19 +78,12 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *unuse
     (void)unused;
     tnl_ws_transport *t;
     switch ((int)reason) {
-    case LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED:
-        adopted(wsi);
-        return 0;
     case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER:
         return add_authorization(wsi, in, n);
-    case LWS_CALLBACK_ESTABLISHED:
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
-    case LWS_CALLBACK_RECEIVE:
     case LWS_CALLBACK_CLIENT_RECEIVE:
-    case LWS_CALLBACK_SERVER_WRITEABLE:
     case LWS_CALLBACK_CLIENT_WRITEABLE:
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
-    case LWS_CALLBACK_CLOSED:
     case LWS_CALLBACK_CLIENT_CLOSED:
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
     case LWS_CALLBACK_WSI_DESTROY:
@@ -133,18 +113,6 @@ static void emit(struct lws_log_cx *cx, int level, const char *line, size_t n)
         s->engine->log(s->engine->log_user, text);
 }
 
-/*
- * Every connection has a buffer of rx_buffer_size. The server hands data on from where it was read
- * to and hardly touches that buffer, but the client copies everything through it.
- */
-static const struct lws_protocols server_protocols[] = {
-    {.name = TNL_WS_PROTOCOL,
-     .callback = on_lws,
-     .rx_buffer_size = TNL_TRANSPORT_BATCH,
-     .tx_packet_size = TNL_TRANSPORT_BATCH},
-    LWS_PROTOCOL_LIST_TERM,
-};
-
 static const struct lws_protocols client_protocols[] = {
     {.name = TNL_WS_PROTOCOL,
      .callback = on_lws,
@@ -162,17 +130,16 @@ int tnl_ws_side_open(tnl_ws_side *s)
         return 0;
     if (s->context)
         return TUNNEL_E_NOMEM; /* an earlier attempt got no further */
-    bool client = s == &s->engine->client;
     void *loops[] = {tnl_loop_uv(s->engine->loop)};
     struct lws_context_creation_info info = {
         .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_EXPLICIT_VHOSTS,
         .foreign_loops = loops,
         .pcontext = &s->context,
-        .protocols = client ? client_protocols : server_protocols,
+        .protocols = client_protocols,
         .retry_and_idle_policy = &no_keepalive,
         .pt_serv_buf_size = SERVE_BUFFER,
-        .fd_limit_per_thread = client ? CLIENT_DESCRIPTORS : 0,
+        .fd_limit_per_thread = CLIENT_DESCRIPTORS,
         .user = s,
         .vhost_name = "tunnel",
     };
@@ -225,9 +192,7 @@ static bool side_wind_up(tnl_ws_side *s)
 static bool wind_up(void *user)
 {
     tnl_ws *w = user;
-    bool server = side_wind_up(&w->server);
-    bool client = side_wind_up(&w->client);
-    if (!server || !client)
+    if (!side_wind_up(&w->client))
         return ++w->wind_up_turns >= WIND_UP_TURNS; /* better a leak than a spin */
     tnl_map_free(&w->transports);
     tnl_free(w->bridge_buffer);
@@ -246,7 +211,6 @@ int tnl_ws_new(tnl_ws **out, tnl_loop *l, tnl_ws_log log, void *user)
     w->log = log;
     w->log_user = user;
     tnl_map_init(&w->transports, 0);
-    side_init(&w->server, w);
     side_init(&w->client, w);
     w->out = tnl_malloc(LWS_PRE + TNL_TRANSPORT_BATCH);
     if (!w->out || tnl_guest_new(&w->guest, l)) {
@@ -263,8 +227,6 @@ void tnl_ws_free(tnl_ws *w)
     if (!w)
         return;
     w->log = NULL;
-    if (w->server.context)
-        lws_context_destroy(w->server.context);
     if (w->client.context)
         lws_context_destroy(w->client.context);
     tnl_guest_retire(w->guest, wind_up, w);

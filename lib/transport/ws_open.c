@@ -14,7 +14,7 @@
 #include "transport/ws.h"
 #include "tunnel/error.h"
 
-enum { HEAD_MAX = 1024, KEY_MAX = 64, FIELD_MAX = 16 * 1024 };
+enum { HEAD_MAX = 1024, FIELD_MAX = 16 * 1024 };
 
 void tnl_ws_free_hello(tnl_ws_transport *t)
 {
@@ -22,7 +22,6 @@ void tnl_ws_free_hello(tnl_ws_transport *t)
     t->hello = NULL;
     if (!h)
         return;
-    tnl_buf_free(&h->head);
     tnl_answer_free(&h->answer);
     if (h->authorization)
         tnl_wipe(h->authorization, strlen(h->authorization));
@@ -37,129 +36,6 @@ static int need_bridge_buffer(tnl_ws *w)
     if (!w->bridge_buffer)
         w->bridge_buffer = tnl_malloc(TNL_BRIDGE_CHUNK);
     return w->bridge_buffer ? 0 : TUNNEL_E_NOMEM;
-}
-
-/* --- server ----------------------------------------------------------------------------------- */
-
-/*
- * libwebsockets gets a request of our own words: nothing that a client may write into its head can
- * reach another parser, and there are no extensions to negotiate.
- */
-static int server_head(tnl_buf *out, const uint8_t *p, size_t n)
-{
-    tnl_str key, list;
-    size_t head_n = tnl_head_length((const char *)p, n);
-    tnl_str head = {(const char *)p, head_n};
-    if (!head_n || !tnl_head_find(head, "sec-websocket-key", &key) || !key.n || key.n > KEY_MAX)
-        return TUNNEL_E_PROTOCOL;
-    if (!tnl_head_find(head, "sec-websocket-protocol", &list) ||
-        !tnl_head_has_token(list, TNL_WS_PROTOCOL))
-        return TUNNEL_E_VERSION;
-    tnl_buf_init(out, HEAD_MAX + n);
-    int rc = tnl_buf_addf(
-        out,
-        "GET / HTTP/1.1\r\nHost: tunnel\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: %.*s\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Protocol: " TNL_WS_PROTOCOL "\r\n\r\n",
-        (int)key.n, key.p);
-    return rc ? rc : tnl_buf_add(out, p + head_n, n - head_n);
-}
-
-static const tnl_bridge_events server_bridge = {.closed = tnl_ws_on_bridge_closed};
-
-/* Gets a descriptor for libwebsockets to t->fd: the connection's own, or the local end of a bridge.
- * Takes c over. */
-static int server_socket(tnl_ws_transport *t, tnl_conn *c)
-{
-    tnl_ws *w = t->side->engine;
-    tnl_conn_keep_little(c);
-    t->fd = tnl_conn_dup(c);
-    if (t->fd >= 0) {
-        tnl_bridge_discard(c);
-        return 0;
-    }
-    int pair[2];
-    int rc = need_bridge_buffer(w);
-    if (!rc && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-        rc = TUNNEL_E_IO;
-    if (rc) {
-        tnl_bridge_discard(c);
-        return rc;
-    }
-    t->fd = pair[0];
-    rc = tnl_bridge_new(&t->bridge, c, w->bridge_buffer, &server_bridge, t);
-    if (rc) {
-        close(pair[1]);
-        return rc;
-    }
-    rc = tnl_bridge_attach(t->bridge, pair[1]);
-    if (rc) { /* told by closed() from here on */
-        tnl_ws_fail(t, rc, tunnel_strerror(rc));
-        tnl_ws_kill(t);
-    }
-    return 0;
-}
-
-static void refuse(tnl_conn *c)
-{
-    static const char body[] =
-        "{\"error\":\"VERSION\",\"message\":\"the WebSocket sub-protocol " TNL_WS_PROTOCOL
-        " must be offered\"}\n";
-    char text[512];
-    int n = snprintf(
-        text, sizeof(text),
-        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
-        "Connection: close\r\n\r\n%s",
-        sizeof(body) - 1, body);
-    tnl_iov v = {text, (size_t)n};
-    (void)tnl_conn_write(c, &v, 1);
-    tnl_bridge_dismiss(c);
-}
-
-int tnl_ws_accept(tnl_transport **out, tnl_ws *w, tnl_conn *c, const uint8_t *head, size_t n,
-                  const tnl_transport_events *ev, void *user)
-{
-    tnl_ws_transport *t = NULL;
-    *out = NULL;
-    int rc = tnl_ws_side_open(&w->server);
-    if (!rc)
-        rc = tnl_ws_create(&t, &w->server, ev, user);
-    if (!rc)
-        rc = server_head(&t->hello->head, head, n);
-    if (rc == TUNNEL_E_VERSION)
-        refuse(c);
-    else if (rc)
-        tnl_bridge_discard(c);
-    else
-        rc = server_socket(t, c);
-    if (rc) {
-        if (t)
-            tnl_ws_destroy(t);
-        return rc;
-    }
-    *out = &t->base;
-    return 0;
-}
-
-static void start_server(tnl_ws_transport *t)
-{
-    tnl_buf head = t->hello->head; /* the hello goes when the handshake is done, within the call */
-    t->hello->head = (tnl_buf){0};
-    int fd = t->fd;
-    t->fd = -1;
-    t->side->starting = t;
-    struct lws *wsi = lws_adopt_socket_vhost_readbuf(
-        t->side->vhost, fd, (const char *)tnl_buf_bytes(&head), tnl_buf_len(&head));
-    t->side->starting = NULL;
-    tnl_buf_free(&head);
-    if (!wsi && !t->wsi)
-        tnl_ws_fail(t, TUNNEL_E_NOMEM, "no room for another WebSocket");
-    if (!t->wsi || t->state == TNL_WS_OPENING) {
-        tnl_ws_fail(t, TUNNEL_E_PROTOCOL, "the WebSocket handshake failed");
-        tnl_ws_kill(t);
-    } else if (t->bridge) {
-        tnl_bridge_start(t->bridge);
-    }
 }
 
 /* --- client ----------------------------------------------------------------------------------- */
@@ -376,10 +252,6 @@ static int start_client(tnl_ws_transport *t)
 
 void tnl_ws_start(tnl_ws_transport *t)
 {
-    if (t->side == &t->side->engine->server) {
-        start_server(t);
-        return;
-    }
     int rc = start_client(t);
     if (rc) {
         tnl_ws_fail(t, rc, "no local connection for the WebSocket engine");
