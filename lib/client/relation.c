@@ -200,6 +200,9 @@ static void lost_for_good(tnl_client *c, const tnl_relation *r, int error, const
         return;
     if (tnl_loop_now(c->loop) - r->live_since >= TNL_STABLE_MS || r->goaway)
         tnl_backoff_reset(&a->backoff);
+    /* Who says that it stops has failed; whose connection was cut is asked first. */
+    if (error != TUNNEL_E_GONE)
+        a->tried = c->server_count;
     tnl_servers_failed(c, r->server, error ? error : TUNNEL_E_EOF, detail, 0);
 }
 

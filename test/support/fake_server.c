@@ -86,8 +86,17 @@ static void on_session_closed(void *user, int error, const char *detail)
     s->session_error = error;
 }
 
-static const tnl_session_events session_events = {
-    .open = on_open, .control = on_control, .closed = on_session_closed};
+static void on_datagram(void *user, const tnl_datagram *d)
+{
+    fake_server *s = user;
+    s->datagrams++;
+    s->last_flow = d->flow;
+}
+
+static const tnl_session_events session_events = {.open = on_open,
+                                                  .control = on_control,
+                                                  .datagram = on_datagram,
+                                                  .closed = on_session_closed};
 
 /* --- link ------------------------------------------------------------------------------------- */
 
@@ -96,6 +105,10 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
     fake_server *s = user;
     uint8_t bytes[512];
     tnl_hello hello;
+    if (f->type == TNL_FRAME_ATTACH) {
+        s->attaches++;
+        return TUNNEL_E_GONE;
+    }
     if (f->type != TNL_FRAME_HELLO || tnl_hello_decode(&hello, f->rest, f->rest_len))
         return TUNNEL_E_PROTOCOL;
     s->hellos++;
@@ -109,6 +122,7 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
                              .max_window = 512 * 1024,
                              .surplus = 4 << 20};
     tnl_welcome w = {.version = s->bad_welcome ? 99 : 1, .generation = 1, .limits = limits};
+    w.grace_ms = s->grace_ms;
     tnl_frame reply = {.type = TNL_FRAME_WELCOME, .rest = bytes};
     reply.rest_len = tnl_welcome_encode(bytes, sizeof(bytes), &w);
     int rc = tnl_session_new(&s->session, s->l->loop, &config, &session_events, s);
@@ -271,11 +285,21 @@ void fake_server_close(fake_server *s)
     tnl_ws_free(s->ws);
 }
 
-void fake_server_goaway(fake_server *s, const char *text)
+static void goaway(fake_server *s, bool final, const char *text)
 {
     uint8_t bytes[1024];
-    tnl_goaway m = {.message = tnl_str_of(text)};
+    tnl_goaway m = {.final = final, .message = tnl_str_of(text)};
     control(s, TNL_CONTROL_GOAWAY, bytes, tnl_goaway_encode(bytes, sizeof(bytes), &m));
+}
+
+void fake_server_goaway(fake_server *s, const char *text)
+{
+    goaway(s, false, text);
+}
+
+void fake_server_goaway_final(fake_server *s, const char *text)
+{
+    goaway(s, true, text);
 }
 
 void fake_server_request_event(fake_server *s, uint64_t tunnel, const char *path)

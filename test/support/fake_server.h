@@ -20,6 +20,7 @@ typedef struct fake_server {
     int refuse;         /* HELLO is answered by CLOSE with this code */
     bool no_welcome;    /* HELLO is not answered */
     bool bad_welcome;
+    uint32_t grace_ms; /* told in WELCOME; no session is ever attached to again */
     int publish_error; /* PUBLISH is answered with this */
     const char *publish_text;
     bool ignore_publish;
@@ -40,6 +41,9 @@ typedef struct fake_server {
     int session_error;
     bool force;
     uint8_t instance[TNL_ID_SIZE];
+    unsigned attaches; /* refused with GONE */
+    unsigned datagrams;
+    uint64_t last_flow;
     char last_name[64];
     char last_host_header[256];
     uint64_t last_tunnel;
@@ -57,6 +61,7 @@ void fake_server_end_session(fake_server *s, int code, const char *text);
 void fake_server_close(fake_server *s);
 
 void fake_server_goaway(fake_server *s, const char *text);
+void fake_server_goaway_final(fake_server *s, const char *text);
 void fake_server_request_event(fake_server *s, uint64_t tunnel, const char *path);
 void fake_server_publish_failed(fake_server *s, uint64_t tunnel, int code, const char *text);
 /* A stream for a tunnel. */
