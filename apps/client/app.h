@@ -17,8 +17,6 @@ typedef struct app {
     unsigned open;          /* clients that are not closed yet */
     bool lost;              /* a retry was told, so that coming back is told too */
     bool connected;         /* it was, once */
-    bool warned;            /* that this server is about to stop */
-    char server[300];       /* the one that was tried last; "": none yet */
     uint64_t round_trip_us; /* that was told last; 0: none yet */
     bool draining;          /* a signal has asked for the end */
     bool leaving;           /* exit_code is final */

@@ -106,18 +106,18 @@ size_t settings_name_count(const settings *s)
 const char *settings_server_at(const settings *s, const char *address)
 {
     for (size_t i = 0; i < s->servers.count; i++) {
-        char where[300];
+        char full[300];
         const char *url = s->servers.items[i], *host = strstr(url, "://");
         bool tls = strncasecmp(url, "wss:", 4) == 0 || strncasecmp(url, "https:", 6) == 0;
         host = host ? host + 3 : url;
-        size_t n = strcspn(host, "/");
-        size_t ipv6 = *host == '[' ? strcspn(host, "]") : 0;
-        bool port = memchr(host + ipv6, ':', n - ipv6) != NULL;
-        snprintf(where, sizeof(where), "%.*s%s", (int)(n < 280 ? n : 280), host,
+        int n = (int)strcspn(host, "/");
+        size_t name = *host == '[' ? strcspn(host, "]") : 0;
+        bool port = memchr(host + name, ':', (size_t)n - name) != NULL;
+        snprintf(full, sizeof(full), "%s://%.*s%s", tls ? "wss" : "ws", n, host,
                  port  ? ""
                  : tls ? ":443"
                        : ":80");
-        if (strcasecmp(where, address) == 0)
+        if (strcasecmp(full, address) == 0)
             return url;
     }
     return address;

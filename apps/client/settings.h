@@ -56,7 +56,8 @@ plan *settings_add_plan(settings *s, const char *label, tunnel_type type);
 
 /* Takes the outbound proxy from the environment if none was given. NULL or a line. */
 const char *settings_complete(settings *s);
-/* The server, as it was given, whose "host:port" the library tells; that itself if it is none. */
+/* The server, as it was given, whose address the library tells ("wss://host:port"); that itself if
+ * it is none. */
 const char *settings_server_at(const settings *s, const char *address);
 /* Whether the same connection serves both. */
 bool settings_same_connection(const settings *a, const settings *b);

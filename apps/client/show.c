@@ -16,10 +16,10 @@ published_name *find_name(const app *a, uint64_t id)
     return NULL;
 }
 
-static const char *server_of(const app *a)
+/* The server that an event is about, as it was given. */
+static const char *server_of(const app *a, const tunnel_event *e)
 {
-    const char *servers = a->settings->connection[CONNECTION_SERVER];
-    return *a->server ? a->server : servers ? servers : "";
+    return settings_server_at(a->settings, tunnel_event_host(e));
 }
 
 void show_note(const app *a, const char *event, const char *text)
@@ -86,20 +86,20 @@ static void show_json(const app *a, const tunnel_event *e, const published_name 
             json_text(&j, "to", plan_target(name->plan, to, sizeof(to)));
         break;
     case TUNNEL_EVENT_RESUMED:
-        json_text(&j, "server", server_of(a));
+        json_text(&j, "server", server_of(a, e));
         json_number(&j, "away_ms", tunnel_event_delay_ms(e));
         break;
     case TUNNEL_EVENT_RETRYING:
-        json_text(&j, "server", server_of(a));
+        json_text(&j, "server", server_of(a, e));
         json_error(&j, e);
         json_number(&j, "delay_ms", tunnel_event_delay_ms(e));
         break;
     case TUNNEL_EVENT_ROUND_TRIP:
-        json_text(&j, "server", server_of(a));
+        json_text(&j, "server", server_of(a, e));
         json_ms(&j, "duration_ms", tunnel_event_duration_us(e));
         break;
     case TUNNEL_EVENT_DRAINING:
-        json_text(&j, "server", server_of(a));
+        json_text(&j, "server", server_of(a, e));
         json_error(&j, e);
         break;
     case TUNNEL_EVENT_REQUEST:
@@ -187,13 +187,14 @@ static bool wants_tls(const char *text)
 static void show_retrying(app *a, const tunnel_event *e)
 {
     /* A TLS server just closes on what is no TLS. */
-    const char *server = server_of(a);
+    const char *server = server_of(a, e);
+    bool several = a->settings->servers.count > 1;
     bool plain = strncmp(server, "ws:", 3) == 0 || strncmp(server, "http:", 5) == 0;
     bool hint = plain && !a->connected &&
                 (tunnel_event_error(e) == TUNNEL_E_EOF || wants_tls(tunnel_event_text(e)));
     a->lost = true;
-    fprintf(stderr, "no tunnel through %s: %s%s (trying again in %.1f s)\n", server,
-            tunnel_event_text(e), hint ? "; should it be wss:// instead?" : "",
+    fprintf(stderr, "no tunnel through %s: %s%s (%s in %.1f s)\n", server, tunnel_event_text(e),
+            hint ? "; should it be wss:// instead?" : "", several ? "next attempt" : "trying again",
             (double)tunnel_event_delay_ms(e) / 1000.0);
 }
 
@@ -207,14 +208,11 @@ static void show_round_trip(app *a, const tunnel_event *e)
     fprintf(stderr, "round trip %.1f ms\n", (double)us / 1000.0);
 }
 
-/* A server says so twice: when it wants to be left, and when it takes nothing new any more. */
-static void show_server_draining(app *a, const tunnel_event *e)
+static void show_server_draining(const app *a, const tunnel_event *e)
 {
     bool several = a->settings->servers.count > 1;
-    if (!a->warned)
-        fprintf(stderr, "draining: %s%s%s; what is under way there goes on\n",
-                several ? server_of(a) : "", several ? ": " : "", tunnel_event_text(e));
-    a->warned = true;
+    fprintf(stderr, "draining: %s%s%s; what is under way there goes on\n",
+            several ? server_of(a, e) : "", several ? ": " : "", tunnel_event_text(e));
 }
 
 static void show_text(app *a, const tunnel_event *e, published_name *name)
@@ -223,11 +221,11 @@ static void show_text(app *a, const tunnel_event *e, published_name *name)
     switch (type) {
     case TUNNEL_EVENT_CONNECTING:
         if (a->settings->verbose)
-            fprintf(stderr, "connecting to %s\n", a->server);
+            fprintf(stderr, "connecting to %s\n", server_of(a, e));
         break;
     case TUNNEL_EVENT_CONNECTED:
         if (a->settings->verbose || a->settings->servers.count > 1)
-            fprintf(stderr, "connected to %s\n", a->server);
+            fprintf(stderr, "connected to %s\n", server_of(a, e));
         break;
     case TUNNEL_EVENT_RETRYING:
         show_retrying(a, e);
@@ -336,13 +334,8 @@ void on_client_event(void *user, const tunnel_event *e)
     tunnel_event_type type = tunnel_event_get_type(e);
     bool line = type == TUNNEL_EVENT_REQUEST || type == TUNNEL_EVENT_CONNECTION ||
                 type == TUNNEL_EVENT_ROUND_TRIP;
-    if (type == TUNNEL_EVENT_CONNECTING || type == TUNNEL_EVENT_CONNECTED ||
-        type == TUNNEL_EVENT_RESUMED)
-        snprintf(a->server, sizeof(a->server), "%s",
-                 settings_server_at(a->settings, tunnel_event_text(e)));
     if (type == TUNNEL_EVENT_CONNECTED) {
         a->connected = true;
-        a->warned = false;
         a->round_trip_us = 0;
     }
     if (tunnel_event_tunnel(e) && !name && type != TUNNEL_EVENT_FAILED)

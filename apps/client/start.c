@@ -296,7 +296,6 @@ static void on_switched(void *user)
     a->settings = a->next;
     a->next = NULL;
     a->connected = a->lost = false;
-    a->server[0] = '\0';
     int rc = open_client(a);
     if (rc >= 0)
         leave(a, rc);

@@ -508,3 +508,51 @@ def test_pages_name_every_option_and_variable(start, program):
     guide = (ROOT / "docs" / "configuration.md").read_text()
     for option in options - {"config"}:
         assert f"`{option}`" in guide, option
+
+
+# -- several servers, round trips ---------------------------------------------------------------------
+
+def two_servers(start):
+    first = start.server()
+    return first, start.server(token=first.token)
+
+
+def test_which_of_several_servers_is_told(start, app):
+    first, second = two_servers(start)
+    client = start.client(first, app, link=f"{first.link},{second.link}")
+    client.proc.wait_line(f"^connected to {first.link}$", kind="err")
+    first.proc.kill()
+    client.proc.wait_line(f"^no tunnel through {first.link}: ", kind="err")
+    client.proc.wait_line(f"^connected to {second.link}$", kind="err")
+    eventually(lambda: second.status("/hello") == 200, "the tunnel is there")
+
+
+def test_json_of_several_servers(start, app):
+    first, second = two_servers(start)
+    client = start.client(first, app, "--server", second.link, "--log-format", "json", wait=False)
+    await_object(client.proc, "published", url=f"http://demo.localhost:{first.port}")
+    first.proc.kill()
+    assert await_object(client.proc, "retrying", server=first.link)["text"]
+    await_object(client.proc, "published", url=f"http://demo.localhost:{second.port}")
+
+
+def test_one_server_is_told_to_those_who_want_to_know(start, edge, app):
+    quiet = start.client(edge, app, subdomain="told-not")
+    told = start.client(edge, app, "--verbose", "--link-timeout", "1", subdomain="told")
+    told.proc.wait_line(f"^connected to {edge.link}$", kind="err")
+    told.proc.wait_line(r"^round trip \d+\.\d ms$", kind="err")
+    assert quiet.proc.err() == []
+
+
+def test_json_of_round_trips(start, edge, app):
+    client = start.client(edge, app, "--link-timeout", "1", "--log-format", "json",
+                          subdomain="round-json", wait=False)
+    told = await_object(client.proc, "round_trip", server=edge.link)
+    assert 0 < told["duration_ms"] < 60000
+    silent = start.client(edge, app, "--link-timeout", "1", "--log-format", "json", "--quiet",
+                          subdomain="round-quiet", wait=False)
+    await_object(silent.proc, "published")
+    number = len([v for v in objects(client.proc) if v["event"] == "round_trip"])
+    eventually(lambda: len([v for v in objects(client.proc) if v["event"] == "round_trip"])
+               > number + 1, "two more")
+    assert not [v for v in objects(silent.proc) if v["event"] == "round_trip"]

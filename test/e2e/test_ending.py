@@ -48,6 +48,85 @@ def objects(proc, event):
     return [value for value in map(json.loads, proc.out()) if value["event"] == event]
 
 
+# -- the client ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", SECOND)
+def test_an_idle_client_ends(start, edge, app, number):
+    client = start.client(edge, app, "--drain-timeout", "86400", subdomain="ends-idle")
+    assert edge.status("/hello", "ends-idle") == 200
+    assert client.proc.stop(number) == 0
+
+
+def test_a_client_that_is_connected_to_nothing_ends(start):
+    proc = start.program(CLIENT_BIN, ["http", "1", "--server", f"ws://127.0.0.1:{free_port()}",
+                                      "--drain-timeout", "86400"])
+    proc.wait_line("trying again", kind="err")
+    assert proc.stop() == 0
+
+
+@pytest.mark.parametrize("number", SECOND)
+def test_what_visitors_have_under_way_comes_to_its_end(start, edge, half, number):
+    client = start.client(edge, half, "--drain-timeout", "86400", subdomain="ends-well")
+    with half.visit(edge, "ends-well") as visitor:
+        client.proc.deliver(number)
+        said = client.proc.wait_line("^draining: ", kind="err").string
+        assert "86400 s" in said and "another signal" in said
+        eventually(lambda: edge.status("/hello", "ends-well") != 200, "no new visitors")
+        half.go.set()
+        assert visitor.read_exactly(4) == b"more"
+    assert client.proc.wait() == 0
+    assert any("GET /half 200" in line for line in client.proc.out())
+
+
+@pytest.mark.parametrize("number", SECOND)
+def test_a_second_signal_ends_the_client_at_once(start, edge, half, number):
+    client = start.client(edge, half, "--drain-timeout", "86400", subdomain="ends-short")
+    with half.visit(edge, "ends-short") as visitor:
+        client.proc.deliver(signal.SIGINT)
+        client.proc.wait_line("^draining: ", kind="err")
+        assert client.proc.alive() and visitor.is_quiet()
+        client.proc.deliver(number)
+        assert client.proc.wait() == 0
+
+
+@pytest.mark.parametrize("timeout", ["0", "0.5"])
+def test_the_time_to_end_is_bounded(start, edge, half, timeout):
+    client = start.client(edge, half, subdomain="ends-soon", env={"TUNNEL_DRAIN_TIMEOUT": timeout})
+    with half.visit(edge, "ends-soon"):
+        assert client.proc.stop() == 0
+    assert ("draining" in client.proc.text("err")) == (timeout != "0")
+
+
+def test_an_ending_client_reads_no_file(start, edge, half, folder):
+    path = folder / "tunnel.yml"
+    path.write_text("drain-timeout: 86400\n"
+                    f"tunnels:\n  a: {{type: http, to: {half.where}, subdomain: ends-file}}\n")
+    client = Client(start.program(CLIENT_BIN, [
+        "start", "--config", path, "--server", edge.link, "--token", edge.token]))
+    client.public()
+    with half.visit(edge, "ends-file") as visitor:
+        client.proc.deliver(signal.SIGTERM)
+        client.proc.wait_line("^draining: ", kind="err")
+        client.proc.deliver(signal.SIGHUP)
+        assert str(path) in client.proc.wait_line("not read again", kind="err").string
+        half.go.set()
+        assert visitor.read_exactly(4) == b"more"
+    assert client.proc.wait() == 0
+
+
+def test_json_of_an_ending_client(start, edge, half):
+    client = start.client(edge, half, "--log-format", "json", "--drain-timeout", "3600.5",
+                          subdomain="ends-json", wait=False)
+    eventually(lambda: objects(client.proc, "published"), "published")
+    with half.visit(edge, "ends-json"):
+        client.proc.deliver(signal.SIGTERM)
+        said = eventually(lambda: objects(client.proc, "draining"), "a word about it")[0]
+        assert said["timeout_ms"] == 3600500 and "server" not in said and said["text"]
+        client.proc.deliver(signal.SIGTERM)
+        assert client.proc.wait() == 0
+    assert client.proc.err() == []
+
+
 # -- the server ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("number", SECOND)
