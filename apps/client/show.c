@@ -98,6 +98,8 @@ static void show_json(const app *a, const tunnel_event *e, const published_name 
         json_text(&j, "server", server_of(a, e));
         json_ms(&j, "duration_ms", tunnel_event_duration_us(e));
         break;
+    case TUNNEL_EVENT_CONNECTING:
+    case TUNNEL_EVENT_CONNECTED:
     case TUNNEL_EVENT_DRAINING:
         json_text(&j, "server", server_of(a, e));
         json_error(&j, e);
