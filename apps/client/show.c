@@ -162,7 +162,8 @@ static void show_published(app *a, const tunnel_event *e, published_name *name)
 {
     char to[700];
     const char *url = tunnel_event_url(e);
-    if (name && !text_equal(name->url, url)) {
+    bool fresh = name && !text_equal(name->url, url);
+    if (fresh) {
         bool several = settings_name_count(a->settings) > 1;
         bool page = (strncmp(url, "http:", 5) == 0 || strncmp(url, "https:", 6) == 0) &&
                     !strchr(url, '*') && name->plan->type != TYPE_PORTS;
@@ -173,7 +174,7 @@ static void show_published(app *a, const tunnel_event *e, published_name *name)
             fprintf(stderr, "%s is too long for a QR code\n", url);
         fflush(stdout);
     }
-    if (a->lost)
+    if (a->lost && !fresh && a->settings->servers.count == 1)
         fprintf(stderr, "connected again\n");
     a->lost = false;
 }

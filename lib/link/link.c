@@ -93,7 +93,7 @@ static void on_timer(void *user)
     if (l->closing)
         return;
     if (!l->session && now - l->born >= l->config.handshake_ms) {
-        snprintf(text, sizeof(text), "no handshake within %u ms", l->config.handshake_ms);
+        snprintf(text, sizeof(text), "no handshake within %.9g s", l->config.handshake_ms / 1000.0);
         ends_with(l, TUNNEL_E_TIMEOUT, text);
         tnl_link_close(l, TUNNEL_E_TIMEOUT, "no handshake in time");
         return;

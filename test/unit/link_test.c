@@ -502,7 +502,7 @@ static void a_handshake_must_come_in_time(void **state)
     half_open(&h, &config);
     UNTIL(&h.l, !h.s.link);
     assert_int_equal(h.s.link_error, TUNNEL_E_TIMEOUT);
-    assert_string_equal(h.s.link_detail, "no handshake within 150 ms");
+    assert_string_equal(h.s.link_detail, "no handshake within 0.15 s");
     assert_int_equal(h.raw.seen[TNL_FRAME_CLOSE], 1);
     assert_int_equal(h.raw.code, -TUNNEL_E_TIMEOUT);
     half_end(&h);
