@@ -614,6 +614,26 @@ static void a_sleep_does_not_kill_the_link(void **state)
     half_end(&h);
 }
 
+/* Where there is doubt the silence is not waited for, but a sign of life ends the doubt. */
+static void a_doubt_is_settled_soon(void **state)
+{
+    (void)state;
+    half h = {.s = {.bind_at_once = true}};
+    half_open(&h, &usual); /* silence of 20 s */
+    UNTIL(&h.l, h.s.session && tnl_link_rtt(h.s.link) != UINT32_MAX);
+    tnl_session_check(h.s.session, 100);
+    turns(&h.l, 400);
+    assert_non_null(h.s.session);
+    assert_int_equal(h.raw.seen[TNL_FRAME_PING], 2);
+    h.raw.mute = true;
+    tnl_session_check(h.s.session, 100);
+    tnl_session_check(h.s.session, 100);
+    UNTIL(&h.l, over(&h.s));
+    assert_int_equal(h.s.link_error, TUNNEL_E_TIMEOUT);
+    assert_int_equal(h.raw.seen[TNL_FRAME_PING], 3);
+    half_end(&h);
+}
+
 static void only_the_newest_ping_is_answered(void **state)
 {
     (void)state;
@@ -870,6 +890,7 @@ int main(void)
         cmocka_unit_test(a_silent_peer_is_not_waited_for),
         cmocka_unit_test(pings_go_only_into_silence),
         cmocka_unit_test(a_sleep_does_not_kill_the_link),
+        cmocka_unit_test(a_doubt_is_settled_soon),
         cmocka_unit_test(only_the_newest_ping_is_answered),
         cmocka_unit_test(the_peers_close_is_passed_on_clean),
         cmocka_unit_test(our_close_reaches_the_peer),
