@@ -47,6 +47,7 @@ typedef struct send_half {
     uint64_t final; /* valid with end */
     size_t peak;    /* most bytes the ring has held since it was empty */
     size_t hint;    /* and before that: what to allocate at once next time */
+    size_t lately;  /* bytes sent since nothing was unacknowledged */
     bool want_room;
     size_t held;   /* bytes in the ring, as counted in the session's */
     bool breaking; /* reset_code and reset_text wait until all before them was acknowledged */
@@ -85,7 +86,7 @@ struct tnl_stream {
     uint64_t id;
     tnl_list unacked_open; /* in mux->unacked_opens while the OPEN may be lost */
     tnl_list on_link;      /* in link->streams or mux->orphans */
-    tnl_list ready;        /* in link->ready or, when capped, link->capped */
+    tnl_list ready;        /* in one of link->ready or, when capped, link->capped */
     tnl_list ack_ready;    /* in link->acks */
     tnl_list lazy_ack;     /* in mux->lazy_acks */
     tnl_list failed;       /* in mux->failed: a reset for want of memory is to be told */
@@ -109,7 +110,8 @@ struct tnl_stream {
     bool released;
     bool delivering;
     bool ack_due; /* an ACK that is not for a terminal is to go out, at once or lazily */
-    bool capped;
+    bool capped;  /* which line it is in, */
+    bool begins;  /* and whether in front of the others */
     bool taken; /* opened by this end, or tnl_stream_set_events() was called: the user will release
                    it */
     bool counted;  /* counts as one of the peer's open streams */
@@ -132,8 +134,11 @@ struct tnl_mux_link {
     tnl_mux *mux;
     tnl_list node;
     tnl_list streams; /* all pinned to it */
-    tnl_list ready;   /* those with frames to send, in turn */
-    tnl_list capped;  /* those that wait for the in-flight bound alone, in turn */
+    /* Streams with frames to send, and those that wait for the in-flight bound alone, each in turn:
+     * first [1], those that have sent little since they had nothing unacknowledged, then [0]. */
+    tnl_list ready[2];
+    tnl_list capped[2];
+    size_t jumped;    /* bytes of [1] since the last turn of [0] */
     tnl_list acks;    /* those with an ACK to send */
     tnl_buf end_acks; /* encoded ACK frames for FIN and RESET */
     outgoing *cut;    /* a datagram of which a part has been sent */

@@ -352,8 +352,10 @@ tnl_mux_link *tnl_mux_link_add(tnl_mux *m, size_t inflight, bool unproven, void 
     l->user = link_user;
     l->unproven = unproven;
     tnl_list_init(&l->streams);
-    tnl_list_init(&l->ready);
-    tnl_list_init(&l->capped);
+    for (int i = 0; i < 2; i++) {
+        tnl_list_init(&l->ready[i]);
+        tnl_list_init(&l->capped[i]);
+    }
     tnl_list_init(&l->acks);
     /* Both FIN and RESET of every stream the peer may not have retired. */
     size_t streams = m->config.local.max_streams +

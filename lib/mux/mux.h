@@ -37,10 +37,11 @@ enum {
     TNL_MUX_MAX_SEND = 256 * 1024,     /* unsent and unacknowledged, per stream, */
     TNL_MUX_MAX_FAR = 8 * 1024 * 1024, /* and of one whose far peer grants a greater window */
     TNL_MUX_MAX_FLIGHT = 16 * 1024 *
-                         1024,          /* unacknowledged bytes on a link, see tnl_mux_link_add() */
-    TNL_MUX_FAR_MS = 5,                 /* round trip from which on a peer is far */
-    TNL_MUX_MAX_PIECE = 64 * 1024,      /* most that one data() brings */
-    TNL_MUX_QUANTUM = 16 * 1024,        /* what a stream may send before it is another one's turn */
+                         1024,     /* unacknowledged bytes on a link, see tnl_mux_link_add() */
+    TNL_MUX_FAR_MS = 5,            /* round trip from which on a peer is far */
+    TNL_MUX_MAX_PIECE = 64 * 1024, /* most that one data() brings */
+    TNL_MUX_QUANTUM = 16 * 1024,   /* what a stream may send before it is another one's turn */
+    TNL_MUX_JUMP = 64 * 1024, /* what streams that begin may send ahead of a turn of the others */
     TNL_MUX_CONTROL_WINDOW = 64 * 1024, /* credit of stream 0, never more */
     TNL_MUX_ID_WINDOW = 4096, /* how far ids may run ahead of the oldest unacknowledged open */
     TNL_MUX_MAX_LINKS = 32,

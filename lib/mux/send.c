@@ -47,11 +47,13 @@ void tnl_mux_mark_ready(tnl_stream *s)
             return;
         tnl_list_remove(&s->ready);
     }
+    bool begins = s->out.lately < TNL_MUX_QUANTUM;
     s->capped = capped;
+    s->begins = begins;
     if (s->id == 0)
-        tnl_list_add_head(&l->ready, &s->ready);
+        tnl_list_add_head(&l->ready[1], &s->ready);
     else
-        tnl_list_add_tail(capped ? &l->capped : &l->ready, &s->ready);
+        tnl_list_add_tail(capped ? &l->capped[begins] : &l->ready[begins], &s->ready);
     if (!capped)
         tnl_mux_wake(l);
 }
@@ -99,7 +101,8 @@ void tnl_mux_landed(tnl_stream *s, size_t before)
     if (!l)
         return;
     tnl_flight_landed(&l->flight, before - tnl_mux_in_flight(s), s->mux->now);
-    if (tnl_flight_open(&l->flight) && !tnl_list_empty(&l->capped))
+    if (tnl_flight_open(&l->flight) &&
+        (!tnl_list_empty(&l->capped[0]) || !tnl_list_empty(&l->capped[1])))
         tnl_mux_wake(l);
 }
 
@@ -149,6 +152,7 @@ void tnl_mux_acked(tnl_stream *s, uint64_t received)
     if (o->ring.start == o->ring.end) {
         o->hint = o->peak;
         o->peak = 0;
+        o->lately = 0;
         tnl_ring_free(&o->ring);
     }
     tnl_mux_landed(s, before);
@@ -247,6 +251,7 @@ static size_t put_data(batch *b, tnl_stream *s, size_t max)
     b->mux->stats.frames_out++;
     b->mux->stats.data_out += n;
     o->sent += n;
+    o->lately += n;
     if (o->max_sent < o->sent)
         o->max_sent = o->sent;
     tnl_flight_sent(&s->link->flight, n, b->mux->now);
@@ -300,18 +305,34 @@ static void put_acks(batch *b, tnl_mux_link *l)
     }
 }
 
-/* Those that waited for room in flight first, when there is some. */
+/*
+ * Those that waited for room in flight first, when there is some; and before that, those that
+ * begin: a small answer does not wait for a turn of each that has much to say. But they do not keep
+ * all others from theirs.
+ */
 static tnl_stream *next_turn(const tnl_mux_link *l)
 {
-    tnl_list *n = tnl_flight_open(&l->flight) ? tnl_list_first(&l->capped) : NULL;
-    if (!n)
-        n = tnl_list_first(&l->ready);
-    return n ? TNL_CONTAINER(n, tnl_stream, ready) : NULL;
+    bool open = tnl_flight_open(&l->flight);
+    for (size_t i = 0; i < 2; i++) {
+        bool begins = (i == 0) == (l->jumped < TNL_MUX_JUMP);
+        tnl_list *n = open ? tnl_list_first(&l->capped[begins]) : NULL;
+        if (!n)
+            n = tnl_list_first(&l->ready[begins]);
+        if (n)
+            return TNL_CONTAINER(n, tnl_stream, ready);
+    }
+    return NULL;
 }
 
 static void put_streams(batch *b, tnl_mux_link *l)
 {
-    for (tnl_stream *s; (s = next_turn(l)) && take_turn(b, s);) {
+    for (tnl_stream *s; (s = next_turn(l));) {
+        size_t before = b->left;
+        bool begins = s->begins;
+        bool done = take_turn(b, s);
+        l->jumped = begins ? l->jumped + (before - b->left) : 0;
+        if (!done)
+            return;
         tnl_list_remove(&s->ready);
         tnl_mux_mark_ready(s);
         tnl_mux_tell_room(s);

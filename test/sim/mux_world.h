@@ -237,9 +237,10 @@ static void check_links(world *w, const tnl_mux *m)
         }
         CHECK(w, flight == l->flight.bytes);
         CHECK(w, l->woken == e->woken);
-        bool work = !tnl_list_empty(&l->ready) || !tnl_list_empty(&l->acks) ||
-                    tnl_buf_len(&l->end_acks) ||
-                    (tnl_flight_open(&l->flight) && !tnl_list_empty(&l->capped));
+        bool work = !tnl_list_empty(&l->ready[0]) || !tnl_list_empty(&l->ready[1]) ||
+                    !tnl_list_empty(&l->acks) || tnl_buf_len(&l->end_acks) ||
+                    (tnl_flight_open(&l->flight) &&
+                     (!tnl_list_empty(&l->capped[0]) || !tnl_list_empty(&l->capped[1])));
         CHECK(w, !work || l->woken);
     }
 }

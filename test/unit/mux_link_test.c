@@ -374,6 +374,49 @@ static void test_turns(void **state)
     bench_free(b);
 }
 
+/* Streams that begin go ahead of one that is in the midst of much, but leave it a turn now and
+ * then. */
+static void test_beginners(void **state)
+{
+    (void)state;
+    enum { MANY = 12, SMALL = 15000 };
+    static uint8_t bytes[64 * 1024];
+    tnl_mux_config c = bench_config();
+    c.remote.window = 1 << 20;
+    bench *b = bench_new(&c);
+    user *big = user_new(b), *u[MANY];
+    tnl_stream_write(big->s, bytes, sizeof(bytes));
+    out(b);
+    tnl_stream_write(big->s, bytes, sizeof(bytes));
+    for (int i = 0; i < MANY; i++) {
+        u[i] = user_new(b);
+        tnl_stream_write(u[i]->s, bytes, SMALL);
+    }
+    out(b);
+    size_t small = 0, since = 0, first = 0, big_sent = 0;
+    for (size_t i = 0; i < b->frames; i++) {
+        const tnl_frame *f = &b->frame[i].f;
+        if (f->type != TNL_FRAME_DATA)
+            continue;
+        if (f->stream == 2) {
+            first = first ? first : small;
+            big_sent += f->rest_len;
+            since = 0;
+        } else {
+            small += f->rest_len;
+            since += f->rest_len;
+        }
+        assert_true(since <= TNL_MUX_JUMP + TNL_MUX_QUANTUM || big_sent == sizeof(bytes));
+    }
+    assert_int_equal(small, MANY * SMALL);
+    /* It has its turn when so many have begun; but not before that. */
+    assert_in_range(first, TNL_MUX_JUMP - 1024, TNL_MUX_JUMP + TNL_MUX_QUANTUM);
+    for (int i = 0; i < MANY; i++)
+        user_free(u[i]);
+    user_free(big);
+    bench_free(b);
+}
+
 static void test_control_goes_first(void **state)
 {
     (void)state;
@@ -678,6 +721,7 @@ int main(void)
         cmocka_unit_test(test_link_lost_inside_a_pull),
         cmocka_unit_test(test_in_flight),
         cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_beginners),
         cmocka_unit_test(test_control_goes_first),
         cmocka_unit_test(test_records_cut_anywhere),
         cmocka_unit_test(test_records_of_every_size),

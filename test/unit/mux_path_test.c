@@ -283,8 +283,12 @@ static void test_slow_uplink(void **state)
         assert_in_range(w->waits, 125 * 100, 125 * 500);
         /* A record of the control stream has these before it and nothing else. */
         assert_int_equal(tnl_mux_control(w->mux[0], 7, NULL, 0), 0);
+        /* Nor has a stream that begins, which goes ahead of those that have had their turns. */
+        open_stream(w);
+        assert_int_equal(tnl_stream_write(w->stream[bulk], "small", 5), 5);
         run(w, bulk, 600);
         assert_int_equal(w->records, 1);
+        assert_int_equal(w->got[bulk], 5);
         world_free(w);
     }
 }
