@@ -233,7 +233,7 @@ def test_access_log_in_a_file(start, app, folder):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stops_cleanly_on(start, app, number):
-    server = start.server()
+    server = start.server("--drain-timeout", "0.5")  # for events, which would never end
     start.client(server, app)
     idle, kept, events = server.dial(), server.dial(), server.dial()
     with idle, kept, events:
