@@ -13,19 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/buf.h"
-#include "base/list.h"
 #include "http/http.h"
+#include "wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MAX_REQUESTS = 4096, MAX_OUT = 64 << 20 };
-
-static void must(bool ok)
-{
-    if (!ok)
-        abort();
-}
 
 /* --- the folder ------------------------------------------------------------------------------- */
 
@@ -72,99 +65,6 @@ static void make_folder(void)
     close(at);
     atexit(clean);
 }
-
-/* --- a connection without a socket ------------------------------------------------------------ */
-
-typedef struct wire {
-    tnl_conn base;
-    const uint8_t *in;
-    size_t left, piece;
-    tnl_buf out;
-    tnl_task deliver, end;
-    bool reading, closing, gone;
-} wire;
-
-static wire *of(tnl_conn *c)
-{
-    return TNL_CONTAINER(c, wire, base);
-}
-
-static void on_deliver(void *user)
-{
-    wire *w = user;
-    uint8_t *p = NULL;
-    if (!w->reading || w->closing || w->base.ended)
-        return;
-    if (!w->left) {
-        w->base.ended = true;
-        if (w->base.events->eof)
-            w->base.events->eof(w->base.user);
-        return;
-    }
-    size_t n = w->base.events->space(w->base.user, &p);
-    n = n < w->left ? n : w->left;
-    n = n < w->piece ? n : w->piece;
-    if (!n) {
-        w->reading = false;
-        return;
-    }
-    memcpy(p, w->in, n);
-    w->in += n;
-    w->left -= n;
-    w->base.events->data(w->base.user, p, n);
-    tnl_loop_defer(w->base.loop, &w->deliver);
-}
-
-static void on_end(void *user)
-{
-    wire *w = user;
-    w->gone = true;
-    w->base.events->closed(w->base.user, 0, "");
-}
-
-static int wire_write(tnl_conn *c, const tnl_iov *v, size_t n)
-{
-    must(!of(c)->closing);
-    for (size_t i = 0; i < n; i++)
-        must(tnl_buf_add(&of(c)->out, v[i].p, v[i].n) == 0);
-    return 0;
-}
-
-static size_t wire_pending(const tnl_conn *c)
-{
-    (void)c;
-    return 0;
-}
-
-static void wire_resume(tnl_conn *c)
-{
-    of(c)->reading = true;
-    tnl_loop_defer(c->loop, &of(c)->deliver);
-}
-
-static void wire_pause(tnl_conn *c)
-{
-    of(c)->reading = false;
-}
-
-static void wire_shutdown(tnl_conn *c)
-{
-    (void)c;
-}
-
-static void wire_close(tnl_conn *c, bool reset)
-{
-    (void)reset;
-    of(c)->closing = true;
-    tnl_loop_defer(c->loop, &of(c)->end);
-}
-
-static const tnl_conn_ops ops = {.write = wire_write,
-                                 .pending = wire_pending,
-                                 .resume = wire_resume,
-                                 .pause = wire_pause,
-                                 .shutdown = wire_shutdown,
-                                 .close = wire_close};
 
 /* --- what was asked --------------------------------------------------------------------------- */
 
@@ -266,13 +166,8 @@ static void read_answers(script *s, const uint8_t *p, size_t n)
 
 static uint64_t run(tnl_loop *l, tnl_files *f, script *s, const uint8_t *p, size_t n, size_t piece)
 {
-    wire w = {.base = {.ops = &ops, .loop = l, .events = &tnl_conn_no_events},
-              .in = p,
-              .left = n,
-              .piece = piece};
-    tnl_buf_init(&w.out, MAX_OUT);
-    tnl_task_init(&w.deliver, on_deliver, &w);
-    tnl_task_init(&w.end, on_end, &w);
+    wire w;
+    wire_init(&w, l, p, n, piece, MAX_OUT);
     must(tnl_files_serve(f, &w.base) == 0);
     while (!w.gone)
         tnl_loop_run(l);

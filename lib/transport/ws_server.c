@@ -232,9 +232,19 @@ static const tnl_transport_ops end_ops = {.wake = end_wake, .close = end_close, 
 
 /* --- in --------------------------------------------------------------------------------------- */
 
+/* RFC 6455 section 7.4 */
+static bool may_be_sent(unsigned code)
+{
+    return code >= 1000 && code < 5000 && (code < 1004 || code > 1006) && code != 1015;
+}
+
 static void peer_closes(server_end *e, const control *c)
 {
     unsigned code = c->in_n >= 2 ? (unsigned)c->in[0] << 8 | c->in[1] : CODE_NONE;
+    if (c->in_n == 1 || (c->in_n && !may_be_sent(code))) {
+        violation(e, CODE_PROTOCOL, "a WebSocket protocol violation (code 1002)");
+        return;
+    }
     e->deaf = true;
     if (!e->error && !e->user_closed) {
         e->error = TUNNEL_E_EOF;
@@ -247,9 +257,7 @@ static void peer_closes(server_end *e, const control *c)
 static void control_complete(server_end *e)
 {
     control *c = e->control;
-    if (e->opcode == OP_CLOSE && c->in_n == 1) {
-        violation(e, CODE_PROTOCOL, "a WebSocket protocol violation (code 1002)");
-    } else if (e->opcode == OP_CLOSE) {
+    if (e->opcode == OP_CLOSE) {
         peer_closes(e, c);
     } else if (e->opcode == OP_PING) {
         memcpy(c->pong, c->in, c->in_n);
