@@ -243,8 +243,6 @@ int tnl_client_on_control(void *user, uint8_t type, const uint8_t *p, size_t n);
 void tnl_client_on_event_frame(void *user, const uint8_t *p, size_t n);
 tnl_client_tunnel *tnl_client_find(tnl_client *c, uint64_t id);
 void tnl_client_publish_all(tnl_client *c);
-/* Whether the current relation has all tunnels. */
-bool tnl_client_all_published(const tnl_client *c);
 void tnl_client_send_publish(tnl_client *c, const tnl_client_tunnel *t);
 /* To all relations. */
 void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t);

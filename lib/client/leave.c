@@ -10,8 +10,7 @@
 
 enum {
     LOOK_MS = 50,
-    STAY_MS = 5000, /* without a stream, with a server that may still open some */
-    FINAL_MS = 250, /* with one that opens none: what it opened before may come over any link */
+    FINAL_MS = 250, /* for what a server opened before it said that there will be no more */
     CROSSING_MS = 200,
     CROSSING_MOST_MS = 3000,
     MOST_LEAVING = 2,
@@ -53,13 +52,12 @@ void tnl_leave_begin(tnl_relation *r)
     look_later(c);
 }
 
-/* Visitors may come to the old server for as long as the new one does not have all tunnels, and for
- * some time after: whoever sends them there takes note of the change only then. */
+/* The old server says when no more visitors find it. */
 static bool may_go(tnl_relation *r, uint64_t now)
 {
-    if (streams_of(r) || (!r->final && !tnl_client_all_published(r->client)))
+    if (streams_of(r) || !r->final)
         r->busy_at = now;
-    return now - r->busy_at >= (r->final ? FINAL_MS : STAY_MS);
+    return now - r->busy_at >= FINAL_MS;
 }
 
 /* --- the client ------------------------------------------------------------------------------- */

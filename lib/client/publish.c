@@ -56,15 +56,6 @@ void tnl_client_send_unpublish(tnl_client *c, const tnl_client_tunnel *t)
         send_control(TNL_CONTAINER(n, tnl_relation, node), TNL_CONTROL_UNPUBLISH, bytes, size);
 }
 
-bool tnl_client_all_published(const tnl_client *c)
-{
-    for (const tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next)
-        if (!c->current ||
-            TNL_CONTAINER(n, const tnl_client_tunnel, node)->published != c->current->number)
-            return false;
-    return true;
-}
-
 void tnl_client_publish_all(tnl_client *c)
 {
     for (tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next) {

@@ -495,7 +495,7 @@ static void it_moves_and_serves_both(void **state)
     rig_close(&r);
 }
 
-static void the_old_one_stays_until_the_new_one_has_all(void **state)
+static void the_old_one_stays_until_it_says_so(void **state)
 {
     (void)state;
     rig r;
@@ -512,6 +512,9 @@ static void the_old_one_stays_until_the_new_one_has_all(void **state)
     /* What is unpublished is unpublished in both. */
     assert_int_equal(tnl_client_unpublish(r.client, r.tunnel), 0);
     UNTIL(&r.l, r.servers[A].unpublishes == 1 && r.servers[B].unpublishes == 1);
+    fake_server_goaway_final(&r.servers[A], "");
+    UNTIL(&r.l, r.servers[A].session_closes == 1);
+    assert_int_equal(r.servers[B].session_closes, 0);
     rig_close(&r);
 }
 
@@ -849,7 +852,7 @@ int main(void)
         cmocka_unit_test(its_own_server_comes_first),
         cmocka_unit_test(it_looks_back_before_it_moves),
         cmocka_unit_test(it_moves_and_serves_both),
-        cmocka_unit_test(the_old_one_stays_until_the_new_one_has_all),
+        cmocka_unit_test(the_old_one_stays_until_it_says_so),
         cmocka_unit_test(one_that_moves_is_not_moved_by_its_end),
         cmocka_unit_test(with_nowhere_to_go_it_stays),
         cmocka_unit_test(a_refusal_elsewhere_does_not_end_what_works),
