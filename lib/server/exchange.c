@@ -354,7 +354,7 @@ static bool try_again(tnl_visitor *v, tnl_up *u)
     tnl_tunnel *t = u->tunnel;
     if (u->got_bytes)
         return false;
-    if (!v->retriable || !u->uses || !t || !tnl_pool_reaches(t))
+    if (!v->retriable || !u->uses || !t)
         return try_another(v, u);
     /* A kept stream that the upstream closed at the same moment: RFC 9110 section 9.2.2 allows to
      * try again. */

@@ -256,8 +256,6 @@ typedef struct tnl_tried {
 /* The member whose turn it is, of those that were not tried; best one that is neither away nor has
  * failed of late. It is among those tried then. NULL: none is left, or enough were tried. */
 tnl_tunnel *tnl_pool_pick(tnl_name *n, tnl_tried *tried);
-/* Whether its client is there. */
-bool tnl_pool_reaches(const tnl_tunnel *t);
 /* Whether there is a member that was not tried and can be reached. */
 bool tnl_pool_has_other(const tnl_name *n, const tnl_tried *tried);
 /* The member's service could not be reached, or left without an answer: for a while the others go

@@ -23,12 +23,6 @@ static rank rank_of(const tnl_tunnel *t, const tnl_tried *tried, uint64_t now)
     return t->fails && now < t->passed_until ? HAS_FAILED : READY;
 }
 
-bool tnl_pool_reaches(const tnl_tunnel *t)
-{
-    static const tnl_tried none = {0};
-    return rank_of(t, &none, 0) < AWAY;
-}
-
 tnl_tunnel *tnl_pool_pick(tnl_name *n, tnl_tried *tried)
 {
     uint64_t now = tnl_loop_now(n->server->loop);
