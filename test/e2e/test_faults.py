@@ -14,7 +14,8 @@ import pytest
 from harness import eventually
 from harness.netns import make_net
 from harness.pattern import BLOCK
-from harness.traffic import BothWays, Download, Echo, Flow, Quiet, Rig, Small, Traffic, Upload
+from harness.traffic import (BothWays, Download, Echo, Flow, Quiet, Rig, Small, Traffic, Upload,
+                             begin)
 
 # What lives through a gap that is longer than a visitor who comes in it is made to wait.
 SURVIVORS = (Download, Upload, BothWays, Echo, Quiet, Flow)
@@ -142,15 +143,13 @@ def test_past_the_grace(start, net, record_property):
     rig = Rig(start, "--link-timeout", "1", "--grace", "2", net=net,
               client_args=["--link-timeout", "1"])
     before = rig.resources()
-    streams = [kind(rig).begin() for kind in (Download, Upload, BothWays, Echo, Quiet)]
-    eventually(lambda: all(s.moved for s in streams), "traffic")
+    streams = begin(rig, Download, Upload, BothWays, Echo, Quiet)
     net.blackhole()
     for stream in streams:
         stream.broken()
     eventually(lambda: "left: no connection" in rig.server.proc.text("err"), "the grace is over")
     net.heal()
-    eventually(lambda: rig.get("/small?key=first").status == 200, "the name is back")
-    eventually(lambda: "connected again" in rig.client.proc.text("err"), "and the ports")
+    rig.await_served()
     with Traffic(rig, record_property, kinds=SURVIVORS) as traffic:
         traffic.flows("anew")
     assert rig.returns() == 0 and not rig.upstream.wrongs()

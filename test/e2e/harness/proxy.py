@@ -41,6 +41,41 @@ class Relay(Listener):
             _splice(conn.sock, out)
 
 
+class Stalling(Relay):
+    """A relay that can stop reading: `up` and `down` say which way still flows. What came before the
+    stall arrives after it, however much later that is."""
+
+    def __init__(self, port):
+        self.up, self.down = threading.Event(), threading.Event()
+        self.flow()
+        super().__init__(port)
+
+    def flow(self):
+        self.up.set()
+        self.down.set()
+
+    @staticmethod
+    def _pump_if(may, source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(16384):
+                may.wait()
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def _serve(self, conn):
+        with socket.create_connection(self.target) as out:
+            conn.sock.settimeout(None)
+            back = threading.Thread(target=self._pump_if, args=(self.down, out, conn.sock), daemon=True)
+            back.start()
+            self._pump_if(self.up, conn.sock, out)
+            back.join()
+
+    def close(self):
+        self.flow()
+        super().close()
+
+
 class Tap(Listener):
     """Forwards every connection to one port and keeps what went each way."""
 

@@ -24,10 +24,11 @@ RATE = 256 if SANITIZED else 768  # KiB/s of each stream, each way
 
 
 class Upstream:
-    """upstreams/streams.py, running; its ports, and what it counts."""
+    """upstreams/streams.py, running; its ports, and what it finds wrong."""
 
-    def __init__(self, start):
-        self.proc = start.spawn(["/usr/bin/python3", "-B", UPSTREAMS / "streams.py"], name="streams")
+    def __init__(self, start, *ports):
+        self.proc = start.spawn(["/usr/bin/python3", "-B", UPSTREAMS / "streams.py", *ports],
+                                name="streams")
         ready = self.proc.wait_line(r"^ready (\d+) (\d+) (\d+)$")
         self.http, self.tcp, self.udp = (int(ready[n]) for n in (1, 2, 3))
 
@@ -93,6 +94,22 @@ tunnels:
         if wait:
             client.proc.wait_line("public: ", kind="out", count=3)
         return client
+
+    def run_upstream(self):
+        """The upstream again, at the ports that it had."""
+        was = self.upstream
+        with self.at_client():
+            self.upstream = Upstream(self.start, was.http, was.tcp, was.udp)
+
+    def await_served(self, key="served"):
+        """Until a request is answered, and the other tunnels are there, too."""
+        eventually(lambda: self.get(f"/small?key={key}").status == 200, "the name is served")
+
+        def greeted():
+            with self.dial(self.tcp_port) as conn:
+                conn.send(b"greeting")
+                return conn.read_exactly(8) == b"greeting"
+        eventually(greeted, "the port is served")
 
     def dial(self, port=None, **kw):
         with self.at_server():
@@ -386,6 +403,18 @@ def paced_blocks(key, rate, over):
         number += 1
         due = max(due, time.monotonic() - 0.05) + pattern.BLOCK / (rate * 1024)
         time.sleep(max(0, due - time.monotonic()))
+
+
+def begin(rig, *kinds):
+    """One of each kind, under way."""
+    streams = [kind(rig).begin() for kind in kinds]
+
+    def moves():
+        for stream in streams:
+            assert not stream.failure, (stream.name, stream.failure)
+        return all(stream.moved for stream in streams)
+    eventually(moves, "traffic is under way")
+    return streams
 
 
 class Traffic:

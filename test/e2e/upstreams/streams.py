@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An upstream for tests of faults: patterned streams over HTTP, WebSocket, TCP and UDP, whose bytes
-both ends check. Prints "ready HTTP TCP UDP", and "wrong ..." for whatever was not as it should be.
+both ends check. Prints "ready HTTP TCP UDP", its ports (those of the command line, if there are any),
+and "wrong ..." for whatever was not as it should be.
 
 HTTP: /small?key=K answers with a body made of K; /down?key=K&rate=R sends the pattern, in chunks and
 R KiB a second, until /stop?key=K, which tells what was sent; POST /up?key=K checks the pattern;
@@ -33,7 +34,10 @@ async def pace(due, size, rate):
 
 async def read_chunks(reader):
     while True:
-        size = int((await reader.readline()).split(b";")[0], 16)
+        line = await reader.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        size = int(line.split(b";")[0], 16)
         data = await reader.readexactly(size + 2)
         if not size:
             return
@@ -174,9 +178,11 @@ class Flows(asyncio.DatagramProtocol):
 
 async def main():
     host = "127.0.0.1"
-    http = await asyncio.start_server(guarded(serve_http), host, 0, backlog=512, limit=1 << 18)
-    tcp = await asyncio.start_server(guarded(serve_tcp), host, 0, backlog=512, limit=1 << 18)
-    udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(Flows, (host, 0))
+    ports = [int(port) for port in sys.argv[1:]] or [0, 0, 0]
+    how = {"backlog": 512, "limit": 1 << 18}
+    http = await asyncio.start_server(guarded(serve_http), host, ports[0], **how)
+    tcp = await asyncio.start_server(guarded(serve_tcp), host, ports[1], **how)
+    udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(Flows, (host, ports[2]))
     ports = [http.sockets[0].getsockname()[1], tcp.sockets[0].getsockname()[1],
              udp.get_extra_info("sockname")[1]]
     print("ready", *ports, flush=True)
