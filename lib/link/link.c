@@ -76,9 +76,10 @@ static void arm(tnl_link *l)
     tnl_timer_start(l->timer, due > now ? due - now : 1);
 }
 
-/* Nobody listens: a polite end would be awaited for seconds, and the session's streams with it. */
-static void give_up(tnl_link *l)
+void tnl_link_give_up(tnl_link *l)
 {
+    if (l->closing)
+        return;
     l->closing = true;
     tnl_timer_stop(l->timer);
     if (l->transport)
@@ -107,7 +108,7 @@ static void on_timer(void *user)
         snprintf(text, sizeof(text), "nothing heard for %.9g s",
                  (l->patient_until ? (double)(now - l->heard) : l->config.silence_ms) / 1000.0);
         ends_with(l, TUNNEL_E_TIMEOUT, text);
-        give_up(l);
+        tnl_link_give_up(l);
         return;
     }
     if (l->session && now - l->heard >= l->config.silence_ms / 2)

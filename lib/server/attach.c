@@ -85,7 +85,7 @@ int tnl_peer_attach(tnl_peer *p, tnl_link *l, const uint8_t *bytes, size_t n)
     tnl_free(p);
     /* Half open, and nothing has shown it yet: the client would not be here otherwise. */
     if (old)
-        tnl_link_close(old, 0, NULL);
+        tnl_link_give_up(old);
     tnl_parked_leave(owner);
     if (was_parked)
         tell(owner);

@@ -3,12 +3,10 @@
 
 import contextlib
 import hashlib
-import hmac
 import json
 import os
 import re
 import socket
-import struct
 import threading
 import time
 
@@ -18,9 +16,9 @@ from harness import HANG, eventually, wire, ws
 from harness.net import Listener, Truncated, dial
 from harness.proxy import Relay
 from harness.stack import app_bytes, sha256
+from harness.wire import ATTACHED, attach, proof
 
 GONE, AUTH_FAILED, DENIED, PROTOCOL = 25, 19, 20, 17
-ATTACH, ATTACHED = 0x92, 0x93
 
 
 class Cutter(threading.Thread):
@@ -289,20 +287,6 @@ def test_nobody_else_gets_a_parked_name(start, app):
 
 
 # -- the proof ------------------------------------------------------------------------------------
-
-def proof(welcome, role, link, nonce):
-    return hmac.new(welcome["secret"], b"tunnel v1 attach" + role + welcome["session"]
-                    + struct.pack("!QQ", welcome["generation"], link) + nonce,
-                    hashlib.sha256).digest()
-
-
-def attach(welcome, number, change=None):
-    nonce = os.urandom(16)
-    value = {"session": welcome["session"], "generation": welcome["generation"], "link": number,
-             "nonce": nonce, "mac": proof(welcome, b"C", number, nonce)}
-    value.update(change or {})
-    return wire.frame(ATTACH, 0, wire.pack(value)), nonce
-
 
 @pytest.fixture(name="raw")
 def _raw(start):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The least of the protocol (docs/protocol.md) that a peer needs in order to misbehave in it."""
 
+import hashlib
+import hmac
 import os
 import struct
 
@@ -93,10 +95,13 @@ class Peer:
     """A session by hand, as a client of the server; everything it sends may be nonsense."""
 
     def __init__(self, server, token=None):
-        self.conn = server.dial()
+        self._begin(server.dial())
         self.answer = ws.upgrade(
             self.conn, f"127.0.0.1:{server.port}", protocol=ws.LINK_PROTOCOL,
             extra=[("Authorization", f"Bearer {token or server.token}")])
+
+    def _begin(self, conn):
+        self.conn = conn
         self._pending = b""
         self._records = b""
         self._control_sent = 0
@@ -124,9 +129,11 @@ class Peer:
                     self.send(frame(PONG, 0, payload))
                     continue
                 return kind, stream, payload
-            opcode, message = ws.read_frame(self.conn)
-            if opcode == ws.BINARY or opcode == ws.CONTINUATION:
-                self._pending += message
+            self._pending += self._more()
+
+    def _more(self):
+        opcode, message = ws.read_frame(self.conn)
+        return message if opcode in (ws.BINARY, ws.CONTINUATION) else b""
 
     def greet(self, **changes):
         self.send(hello(**changes))
@@ -178,3 +185,39 @@ class Peer:
             elif kind == DATA and number == stream and stream is not None:
                 seen += payload[8:]
         return stream, seen
+
+
+class LanePeer(Peer):
+    """The same over a lane: frames as they are, behind an upgrade of HTTP."""
+
+    def __init__(self, server, token=None):  # pylint: disable=super-init-not-called
+        self._begin(server.dial())
+        self.conn.request("GET", "/__tunnel__/lane", f"127.0.0.1:{server.port}", [
+            ("Upgrade", "tunnel-lane.v1"), ("Connection", "Upgrade"),
+            ("Authorization", f"Bearer {token or server.token}")])
+        self.answer = self.conn.read_head()
+
+    def send(self, frames):
+        self.conn.send(frames)
+
+    def _more(self):
+        if not self.conn.buffer and not self.conn.more():
+            raise Truncated()
+        got, self.conn.buffer = self.conn.buffer, b""
+        return got
+
+
+def proof(welcome, role, link, nonce):
+    """What ATTACH (role C) and ATTACHED (role S) prove to know the session's secret with."""
+    return hmac.new(welcome["secret"], b"tunnel v1 attach" + role + welcome["session"]
+                    + struct.pack("!QQ", welcome["generation"], link) + nonce,
+                    hashlib.sha256).digest()
+
+
+def attach(welcome, number, change=None):
+    """An ATTACH for that session, and its nonce."""
+    nonce = os.urandom(16)
+    value = {"session": welcome["session"], "generation": welcome["generation"], "link": number,
+             "nonce": nonce, "mac": proof(welcome, b"C", number, nonce)}
+    value.update(change or {})
+    return frame(ATTACH, 0, pack(value)), nonce
