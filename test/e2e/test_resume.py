@@ -186,7 +186,8 @@ def test_a_link_that_stalls_is_replaced(start, app):
             hole.swallows.update(hole.conns)
             app.control("emit", id="stall", data=f"in the hole {turn}")
             assert b"in the hole" in conn.read_chunk()
-        eventually(lambda: client.proc.text("err").count("go on") == 3, "three returns")
+            # A lane that was opened meanwhile may have brought it before the other link returned.
+            eventually(lambda n=turn + 1: client.proc.text("err").count("go on") == n, "the return")
 
 
 def test_visitors_of_the_gap_wait(cut):
