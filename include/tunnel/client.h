@@ -35,7 +35,8 @@ TUNNEL_EXPORT int tunnel_client_config_set_server(tunnel_client_config *config, 
  * They are tried in order, the one that worked last first. A client whose connection is lost goes
  * back to the server that knows its streams, as long as that one can be reached, else it begins a
  * new session at the next; of a server that is about to stop it takes leave without losing a
- * stream.
+ * stream. One that refuses the client for good (token, version, limit, certificate) is left out
+ * until there was a session with another; when all of them do, the client has failed.
  */
 TUNNEL_EXPORT int tunnel_client_config_add_server(tunnel_client_config *config, const char *url);
 /* The credential: printable ASCII, 1 to 4096 bytes. */

@@ -37,6 +37,9 @@ typedef struct rig {
     char retried[300];
     unsigned datagrams; /* that came to the app */
     uint64_t flows[4];
+    tunnel_event_type leave_in; /* the event in whose callback the client is closed; 0: none */
+    unsigned leave_at;          /* which one of them */
+    bool drains;                /* is told to drain instead */
 } rig;
 
 static void on_client_closed(void *user)
@@ -61,6 +64,14 @@ static void on_event(void *user, const tunnel_event *e)
     }
     if (type == TUNNEL_EVENT_ROUND_TRIP)
         r->trip_us = tunnel_event_duration_us(e);
+    if (r->leave_in != type || r->count[type] != r->leave_at)
+        return;
+    r->leave_in = 0;
+    if (r->drains)
+        tnl_client_drain(r->client, 10000, on_client_closed, r);
+    else
+        tnl_client_close(r->client, on_client_closed, r);
+    assert_int_equal(r->closes, 0);
 }
 
 static void on_accept(void *user, tnl_conn *c)
@@ -772,6 +783,48 @@ static void flows_end_at_once(void **state)
     rig_close(&r);
 }
 
+static void it_can_leave_in_every_event(void **state)
+{
+    (void)state;
+    static const struct {
+        tunnel_event_type type;
+        unsigned nth;
+    } cases[] = {
+        {TUNNEL_EVENT_CONNECTING, 1}, {TUNNEL_EVENT_RETRYING, 1},   {TUNNEL_EVENT_CONNECTING, 2},
+        {TUNNEL_EVENT_CONNECTED, 1},  {TUNNEL_EVENT_ROUND_TRIP, 1}, {TUNNEL_EVENT_PUBLISHED, 1},
+        {TUNNEL_EVENT_DRAINING, 1},   {TUNNEL_EVENT_CONNECTING, 3}, {TUNNEL_EVENT_CONNECTED, 2},
+        {TUNNEL_EVENT_ROUND_TRIP, 2}, {TUNNEL_EVENT_PUBLISHED, 2},  {TUNNEL_EVENT_RETRYING, 2}};
+    for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(*cases); i++) {
+        rig r;
+        visitor v = {.received = 0};
+        rig_open(&r);
+        take_down(&r, A);
+        r.leave_in = cases[i / 2].type;
+        r.leave_at = cases[i / 2].nth;
+        r.drains = i % 2;
+        rig_start(&r);
+        /* From nobody to B, from there to A, and B ends. */
+        UNTIL(&r.l, !r.client || (r.count[TUNNEL_EVENT_PUBLISHED] == 1 &&
+                                  r.count[TUNNEL_EVENT_ROUND_TRIP] == 1));
+        if (r.client && r.leave_in) {
+            bring_up(&r, A);
+            visitor_open(&v, &r, B);
+            fake_server_goaway(&r.servers[B], "");
+            UNTIL(&r.l, !r.client || r.client->state != TNL_CLIENT_RUNNING ||
+                            (r.count[TUNNEL_EVENT_PUBLISHED] == 2 &&
+                             r.count[TUNNEL_EVENT_ROUND_TRIP] == 2));
+        }
+        if (r.client && r.leave_in) /* RETRYING */
+            fake_server_end_session(&r.servers[A], TUNNEL_E_GONE, "");
+        if (v.stream && r.drains && r.client)
+            tnl_stream_fin(v.stream);
+        UNTIL(&r.l, !r.client);
+        visitor_release(&v);
+        assert_int_equal(r.leave_in, 0);
+        rig_close(&r);
+    }
+}
+
 /* --- asleep, and round trips ------------------------------------------------------------------ */
 
 static void waking_ends_a_wait(void **state)
@@ -862,6 +915,7 @@ int main(void)
         cmocka_unit_test(without_streams_it_leaves_soon),
         cmocka_unit_test(it_leaves_in_time_or_when_it_must),
         cmocka_unit_test(flows_end_at_once),
+        cmocka_unit_test(it_can_leave_in_every_event),
         cmocka_unit_test(waking_ends_a_wait),
         cmocka_unit_test(round_trips_are_told),
         cmocka_unit_test(each_allocation_can_fail),
