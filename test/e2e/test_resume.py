@@ -14,7 +14,7 @@ import pytest
 
 from harness import HANG, eventually, wire, ws
 from harness.net import Listener, Truncated, dial
-from harness.proxy import Relay
+from harness.proxy import Hole, Relay
 from harness.stack import app_bytes, sha256
 from harness.wire import ATTACHED, attach, proof
 
@@ -140,34 +140,6 @@ def test_a_websocket_lives_through_a_cut(start):
             assert conn.read_exactly(6) == b"DURING"
             eventually(lambda n=turn + 1: client.proc.text("err").count("go on") >= n, "return")
     assert upstream.accepted == 1
-
-
-class Hole(Listener):
-    """A relay that, once it is told to, takes everything and passes nothing on."""
-
-    def __init__(self, port):
-        self.port_behind = port
-        self.swallows = set()
-        super().__init__(self._serve)
-
-    def _pump(self, conn, source, sink):
-        with contextlib.suppress(OSError):
-            while piece := source.recv(65536):
-                if conn not in self.swallows:
-                    sink.sendall(piece)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def _serve(self, conn):
-        with dial("127.0.0.1", self.port_behind) as out:
-            out.sock.settimeout(None)
-            conn.sock.settimeout(None)
-            back = threading.Thread(target=self._pump, args=(conn, out.sock, conn.sock),
-                                    daemon=True)
-            back.start()
-            self._pump(conn, conn.sock, out.sock)
-            back.join()
 
 
 def test_a_link_that_stalls_is_replaced(start, app):

@@ -62,6 +62,17 @@ def test_one_that_refuses_us_does_not_end_it(start, app):
     assert serves(server)
 
 
+def test_a_certificate_that_is_not_trusted_does_not_end_it(start, app, authority, local_pair):
+    secure, plain = start.server(tls=[local_pair]), start.server()
+    both = f"wss://localhost:{secure.tls_port},{link(plain)}"
+    start.client(plain, app, link=both)
+    assert serves(plain)
+    # And where it is, plain and TLS go together.
+    client = start.client(secure, app, "--ca", authority.cert, subdomain="other", link=both)
+    assert client.label() == "other"
+    assert secure.status("/hello", "other") == 200
+
+
 def test_refused_by_all(start, app):
     a, b = start.server(), start.server()
     client = start.client(a, app, token="nobody's", link=link(a, b), wait=False)

@@ -76,6 +76,33 @@ class Stalling(Relay):
         super().close()
 
 
+class Hole(Listener):
+    """A relay that, once it is told to, takes everything and passes nothing on."""
+
+    def __init__(self, port):
+        self.port_behind = port
+        self.swallows = set()
+        super().__init__(self._serve)
+
+    def _pump(self, conn, source, sink):
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                if conn not in self.swallows:
+                    sink.sendall(piece)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, conn):
+        with socket.create_connection(("127.0.0.1", self.port_behind)) as out:
+            conn.sock.settimeout(None)
+            back = threading.Thread(target=self._pump, args=(conn, out, conn.sock),
+                                    daemon=True)
+            back.start()
+            self._pump(conn, conn.sock, out)
+            back.join()
+
+
 class Tap(Listener):
     """Forwards every connection to one port and keeps what went each way."""
 
