@@ -168,6 +168,8 @@ static void on_probe_over(void *user)
     /* The name may be free by now, and another account have it as one of another kind. */
     if (tnl_claim_foreign(wanted))
         taken(wanted, "another account");
+    else if (held && has_member(held, wanted->peer))
+        taken(wanted, "this client already");
     else if (held && shares(wanted, held))
         publish(wanted);
     else if (alive)
@@ -282,24 +284,25 @@ int tnl_publish_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t 
     return type == TNL_CONTROL_PUBLISH ? on_publish(p, bytes, n) : on_unpublish(p, bytes, n);
 }
 
-/* A member of a pool whose client has been away for too long. */
-static tnl_tunnel *find_silent(tnl_server *s, uint64_t now)
+/* Something of a client's that others serve as well. */
+static tnl_tunnel *find_shared(const tnl_peer *p)
 {
-    for (tnl_list *n = s->parked.next; n != &s->parked; n = n->next) {
-        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, of_parked);
-        if (now - p->parked_at < TNL_POOL_AWAY_MS)
-            break;
-        for (tnl_list *of = p->tunnels.next; of != &p->tunnels; of = of->next) {
-            tnl_tunnel *t = TNL_CONTAINER(of, tnl_tunnel, of_peer);
-            if (t->name->balance && t->name->count > 1)
-                return t;
-        }
+    for (tnl_list *n = p->tunnels.next; n != &p->tunnels; n = n->next) {
+        tnl_tunnel *t = TNL_CONTAINER(n, tnl_tunnel, of_peer);
+        if (t->name->balance && t->name->count > 1)
+            return t;
     }
     return NULL;
 }
 
 void tnl_publish_sweep(tnl_server *s, uint64_t now)
 {
-    for (tnl_tunnel *t; (t = find_silent(s, now));)
-        dismiss(t, TUNNEL_E_GONE, "the client was away for too long, the pool went on without it");
+    for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next) {
+        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, node);
+        if (!tnl_peer_away(p) || now - p->parked_at < TNL_POOL_AWAY_MS)
+            continue;
+        for (tnl_tunnel *t; (t = find_shared(p));)
+            dismiss(t, TUNNEL_E_GONE,
+                    "the client was away for too long, the pool went on without it");
+    }
 }

@@ -4,6 +4,7 @@
 import contextlib
 import secrets
 import socket
+import ssl
 import threading
 
 import pytest
@@ -254,6 +255,35 @@ def test_a_port_with_redis(start):
     server.proc.wait_line("lost its connection")
     for _ in range(10):
         assert redis.cli(where, "PING") == b"PONG\n"
+
+
+def client_hello(name):
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+def test_a_tls_name(start):
+    """What is passed through as it is, by the name in it: in turn as well."""
+    server = start.server()
+    hello = client_hello("secure.localhost")
+
+    def service(answer):
+        def serve(conn):
+            assert conn.read_exactly(len(hello)) == hello
+            conn.send(answer)
+        return start.keep(Listener(serve))
+    services = [service(b"one"), service(b"two")]
+    for one in services:
+        start.program_client(server, ["tls", str(one.port), "--pool", "--quiet"],
+                             subdomain="secure")
+    for expected in (b"one", b"two") * 3:
+        with server.dial() as visitor:
+            visitor.send(hello)
+            assert visitor.read_all() == expected
+    assert not any(one.failures for one in services)
 
 
 @pytest.mark.parametrize("members", [5])
