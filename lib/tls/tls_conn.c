@@ -27,6 +27,7 @@ typedef struct tls_conn {
     tnl_task end;  /* closed() after a failure */
     char *name;    /* SNI, server side */
     tnl_tls_verdict verdict;
+    tnl_tls_lent lent; /* ssl's buffers */
     int error;
     const char *text; /* static, or the verdict's */
     bool ready;
@@ -191,6 +192,21 @@ static bool has_input(const tls_conn *t)
     return tnl_buf_len(&t->held) || t->fresh_n || mbedtls_ssl_get_bytes_avail(&t->ssl);
 }
 
+/* For each call of mbedTLS that reads or writes. */
+static int regain(tls_conn *t)
+{
+    int rc = tnl_tls_regain(&t->lent, &t->ssl, &t->ctx->spares, &t->ctx->conf);
+    if (rc)
+        fail(t, rc, tunnel_strerror(rc));
+    return rc;
+}
+
+static void lend(tls_conn *t)
+{
+    if (t->ready && !t->closing && !t->running)
+        tnl_tls_lend(&t->lent, &t->ssl, &t->ctx->spares);
+}
+
 /* --- moving on -------------------------------------------------------------------------------- */
 
 static void handshake(tls_conn *t)
@@ -244,6 +260,8 @@ static void read_records(tls_conn *t)
             t->wanted = false;
             return;
         }
+        if (regain(t))
+            return;
         int rc = mbedtls_ssl_read(&t->ssl, p, n < INT32_MAX ? n : INT32_MAX);
         if (rc > 0)
             t->base.events->data(t->base.user, p, (size_t)rc);
@@ -280,6 +298,7 @@ static void pump(tls_conn *t)
     if (!t->closing)
         flush(t);
     t->running = false;
+    lend(t);
     steer_lower(t);
 }
 
@@ -387,7 +406,7 @@ static int tls_write(tnl_conn *c, const tnl_iov *v, size_t n)
     int most = mbedtls_ssl_get_max_out_record_payload(&t->ssl);
     size_t full = most > 0 && most < RECORD ? (size_t)most : RECORD;
     size_t used = 0;
-    int rc = 0;
+    int rc = regain(t);
     for (size_t i = 0; i < n && rc == 0; i++) {
         const uint8_t *p = v[i].p;
         size_t left = v[i].n;
@@ -414,7 +433,10 @@ static int tls_write(tnl_conn *c, const tnl_iov *v, size_t n)
     }
     if (used && rc == 0)
         rc = encrypt(t, record, used);
-    return rc ? rc : flush(t);
+    if (rc == 0)
+        rc = flush(t);
+    lend(t);
+    return rc;
 }
 
 static size_t tls_pending(const tnl_conn *c)
@@ -455,6 +477,8 @@ static void tls_shutdown(tnl_conn *c)
         return;
     }
     t->shut = true;
+    if (regain(t))
+        return;
     int rc = mbedtls_ssl_close_notify(&t->ssl);
     if (rc) {
         fail_tls(t, rc);

@@ -75,6 +75,7 @@ int tnl_tls_ctx_http(tnl_tls_ctx *ctx)
 
 void tnl_tls_ctx_free(tnl_tls_ctx *ctx)
 {
+    tnl_tls_spares_free(&ctx->spares);
     mbedtls_ssl_config_free(&ctx->conf);
     mbedtls_ctr_drbg_free(&ctx->drbg);
     mbedtls_entropy_free(&ctx->entropy);

@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "tls/tls.h"
+#include "tls/tls_spare.h"
 
 enum {
     TNL_TLS_DETAIL = 256,
@@ -25,7 +26,8 @@ enum {
 /*
  * What both kinds of contexts have in common: the first member of each. The two buffers serve all
  * connections of the context in turn, so that an idle one owns none: `rx` holds what was just read
- * while it is decrypted, `tx` is lent to the connection that writes.
+ * while it is decrypted, `tx` is lent to the connection that writes. So are mbedTLS's own,
+ * `spares`.
  */
 typedef struct tnl_tls_ctx {
     size_t refs;
@@ -37,6 +39,7 @@ typedef struct tnl_tls_ctx {
     uint8_t *rx;
     bool rx_busy;
     tnl_buf tx;
+    tnl_tls_spares spares;
 } tnl_tls_ctx;
 
 /* 0 or a TUNNEL_E_ code; tnl_tls_ctx_free() is due in either case. endpoint: MBEDTLS_SSL_IS_... */

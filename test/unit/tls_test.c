@@ -628,6 +628,33 @@ static void tls_goes_through_tls(void **state)
     free(s);
 }
 
+/* --- idle ones
+ * -------------------------------------------------------------------------------------- */
+
+static bool both_lent(const tls_rig *r)
+{
+    return tls_rig_ctx(r->server)->spares.count == 1 && tls_rig_ctx(r->client)->spares.count == 1;
+}
+
+static void idle_connections_lend_their_buffers(void **state)
+{
+    (void)state;
+    if (!tnl_tls_lends())
+        skip();
+    for (size_t v = 0; v < 2; v++) {
+        tls_rig *r = tls_rig_ready(tls_rig_versions[v]);
+        r->s.echo = true;
+        tnl_conn_resume(r->c.c);
+        tnl_conn_resume(r->s.c);
+        for (uint64_t i = 1; i <= 20; i++) {
+            tnl_iov piece = {"some bytes", 10};
+            assert_int_equal(tnl_conn_write(r->c.c, &piece, 1), 0);
+            UNTIL(&r->l, r->c.received == 10 * i && both_lent(r));
+        }
+        tls_rig_free(r);
+    }
+}
+
 /* --- many at once
  * --------------------------------------------------------------------------------- */
 
@@ -694,6 +721,7 @@ int main(void)
         cmocka_unit_test(closing_is_possible_in_every_callback),
         cmocka_unit_test(closing_before_the_handshake_is_done),
         cmocka_unit_test(tls_goes_through_tls),
+        cmocka_unit_test(idle_connections_lend_their_buffers),
         cmocka_unit_test(many_handshakes_at_once),
     };
     signal(SIGPIPE, SIG_IGN);
