@@ -172,3 +172,23 @@ def test_visitors_of_a_gap(quick, net):
     assert {one.status for one in got} <= {200, 503}
     assert all(one.body == b"waiting%d" % n * 100 for n, one in enumerate(got) if one.status == 200)
     eventually(lambda: quick.get("/small?key=late").status == 200, "all is well again")
+
+
+def test_a_visitor_that_falls_silent(rig, net, record_property):
+    """Nothing of him and nothing to him arrives: nobody else waits for that, and it can pass."""
+    before = rig.resources()
+    with Traffic(rig, record_property) as traffic:
+        silent = Download(rig, 4096).begin()
+        eventually(lambda: silent.moved > BLOCK, "his download")
+        port = silent.conn.sock.getsockname()[1]
+        net.server.run("nft", "-f", "-", text=f"""
+table inet visitor {{
+  chain incoming {{ type filter hook input priority 0; tcp sport {port} drop; tcp dport {port} drop; }}
+}}""")
+        for turn in range(3):
+            traffic.flows(f"beside a silent visitor {turn}")
+        net.server.run("nft", "delete", "table", "inet", "visitor")
+        at = silent.moved
+        eventually(lambda: silent.moved > at + 16 * BLOCK, "his download goes on")
+        silent.finish()
+    rig.back_to(before)
