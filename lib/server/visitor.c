@@ -431,8 +431,10 @@ void tnl_visitor_watch(tnl_visitor *v)
 static void end_waiting(tnl_visitor *v)
 {
     /* An upload that does not get on may as well be the service's fault, which does not read. */
-    bool service = v->request_done ||
-                   (v->up && tnl_stream_room(v->up->stream) <= 2 * FRAMING_SLACK);
+    tnl_up *u = v->up;
+    bool service = v->request_done || (u && tnl_stream_room(u->stream) <= 2 * FRAMING_SLACK);
+    if (service && u && u->tunnel && !u->got_bytes)
+        tnl_pool_failed(u->tunnel);
     if (!v->in_request && tnl_http_idle(v->parser))
         tnl_visitor_finish(v);
     else if (service)

@@ -218,6 +218,21 @@ static void four_are_tried_each_once(void **state)
     test_pool_close(r);
 }
 
+/* Who does not answer in time keeps that one visitor, and is passed over then. */
+static void a_service_that_hangs_is_passed_over(void **state)
+{
+    (void)state;
+    test_pool *r = test_pool_open(2, "round-robin");
+    r->e.server->config.answer_timeout_ms = 200;
+    test_pool_ask(r, GET);
+    test_service_await(&r->s[0], 1);
+    test_pool_expect(r, "HTTP/1.1 504");
+    r->e.server->config.answer_timeout_ms = 60000;
+    assert_int_equal(r->s[1].count, 0);
+    test_pool_expect_served(r, "bbb");
+    test_pool_close(r);
+}
+
 /* A member without room is passed over, also by what may not be repeated: nothing was sent. */
 static void a_full_member_is_passed_over(void **state)
 {
@@ -353,6 +368,7 @@ int main(void)
         cmocka_unit_test(what_nobody_saw_goes_elsewhere),
         cmocka_unit_test(an_answer_is_final),
         cmocka_unit_test(four_are_tried_each_once),
+        cmocka_unit_test(a_service_that_hangs_is_passed_over),
         cmocka_unit_test(a_full_member_is_passed_over),
         cmocka_unit_test(who_leaves_ends_what_he_began),
         cmocka_unit_test(another_goes_on_when_a_session_ends),
