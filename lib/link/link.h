@@ -66,8 +66,8 @@ int tnl_link_send(tnl_link *l, const tnl_frame *f);
  * with error 0. */
 void tnl_link_close(tnl_link *l, int code, const char *text);
 
-/* The same for a link that is known to be dead: nothing is sent, and closed() follows at once. A polite
- * end takes up to 2 s, in which the session's streams do not move to another link. */
+/* The same for a link that is known to be dead: nothing is sent, and closed() follows at once. A
+ * polite end takes up to 2 s, in which the session's streams do not move to another link. */
 void tnl_link_give_up(tnl_link *l);
 
 /* Asks for a PONG now; the peer is silent if none comes (tnl_link_last_heard() tells). */
