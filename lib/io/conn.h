@@ -173,8 +173,8 @@ typedef void (*tnl_connect_cb)(void *user, int error, const char *detail, tnl_co
 int tnl_connect_start(tnl_connect **out, tnl_loop *l, const char *host, uint16_t port,
                       const char *unix_path, uint64_t timeout_ms, tnl_connect_cb cb, void *user);
 /*
- * Right after tnl_connect_start(): asks again twice a second while nobody answers, with connections of
- * their own, of which the first that comes to be is taken. A system asks ever more rarely, which
+ * Right after tnl_connect_start(): asks again twice a second while nobody answers, with connections
+ * of their own, of which the first that comes to be is taken. A system asks ever more rarely, which
  * would keep a network that is back waiting.
  */
 void tnl_connect_insist(tnl_connect *c);
