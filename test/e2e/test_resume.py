@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections die, streams live: cuts, stalls and returns, as visitors see them."""
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import socket
 import threading
 import time
 
