@@ -95,6 +95,7 @@ int tnl_client_publish(tnl_client *c, const tnl_tunnel_spec *spec, uint64_t *tun
         return TUNNEL_E_NOMEM;
     t->id = ++c->next_tunnel;
     t->spec = *spec;
+    t->any = !spec->name[0] && !spec->domain[0] && !spec->path_id[0] && !spec->port;
     tnl_list_add_tail(&c->tunnels, &t->node);
     c->tunnel_count++;
     if (tunnel)

@@ -95,6 +95,7 @@ typedef struct tnl_client_tunnel {
     uint64_t id;
     tnl_tunnel_spec spec; /* name and port: asked for; what the server chose, once it has */
     uint64_t published;   /* number of the relation in which it is; 0: in none */
+    bool any;             /* whichever name or port the server likes */
     uint16_t public_port; /* of its URL, once it is published */
     bool loop_told;
     bool down; /* its upstream could not be reached, the last time */

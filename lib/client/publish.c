@@ -106,6 +106,20 @@ static bool publish_again(const tnl_relation *r, tnl_client_tunnel *t)
     return was || r->goaway;
 }
 
+/* What one server had chosen another one may not have to give: it shall choose as well. */
+static bool ask_for_any(const tnl_relation *r, tnl_client_tunnel *t, int error)
+{
+    bool taken = error == TUNNEL_E_NAME_TAKEN || error == TUNNEL_E_ADDR_IN_USE ||
+                 error == TUNNEL_E_NAME_INVALID || error == TUNNEL_E_ACCESS ||
+                 error == TUNNEL_E_DENIED;
+    if (!t->any || !taken || t->published == r->number || (!t->spec.name[0] && !t->spec.port))
+        return false;
+    t->spec.name[0] = '\0';
+    t->spec.port = 0;
+    tnl_client_send_publish(r->client, t);
+    return true;
+}
+
 static int on_publish_failed(tnl_relation *r, const uint8_t *p, size_t n)
 {
     char text[512];
@@ -116,10 +130,10 @@ static int on_publish_failed(tnl_relation *r, const uint8_t *p, size_t n)
     tnl_client_tunnel *t = tnl_client_find(c, m.tunnel);
     if (!t || r != c->current || c->state == TNL_CLIENT_DRAINING)
         return 0;
-    if (m.code == (uint32_t)-TUNNEL_E_GONE && publish_again(r, t))
+    int error = m.code && m.code < 1000 ? -(int)m.code : TUNNEL_E_PROTOCOL;
+    if ((error == TUNNEL_E_GONE && publish_again(r, t)) || ask_for_any(r, t, error))
         return 0;
     tnl_client_drop_tunnel(c, t);
-    int error = m.code && m.code < 1000 ? -(int)m.code : TUNNEL_E_PROTOCOL;
     tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);
     tunnel_event e = {.type = TUNNEL_EVENT_FAILED,
                       .tunnel = m.tunnel,

@@ -45,6 +45,10 @@ static int on_publish(fake_server *s, const uint8_t *p, size_t n)
              m.host_header.p ? m.host_header.p : "");
     if (s->ignore_publish)
         return 0;
+    if (s->taken && strcmp(s->taken, s->last_name) == 0) {
+        fake_server_publish_failed(s, m.tunnel, TUNNEL_E_NAME_TAKEN, "held by another");
+        return 0;
+    }
     if (s->publish_error) {
         fake_server_publish_failed(s, m.tunnel, s->publish_error, s->publish_text);
         return 0;

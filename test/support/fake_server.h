@@ -23,6 +23,7 @@ typedef struct fake_server {
     uint32_t grace_ms; /* told in WELCOME; no session is ever attached to again */
     int publish_error; /* PUBLISH is answered with this */
     const char *publish_text;
+    const char *taken; /* a name that nobody gets */
     bool ignore_publish;
     const char *chosen; /* the name for those who ask for none */
     uint16_t chosen_port;

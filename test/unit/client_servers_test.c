@@ -35,6 +35,7 @@ typedef struct rig {
     uint64_t trip_us;
     char host[300]; /* of the last event that had one */
     char retried[300];
+    char url[300];
     unsigned datagrams; /* that came to the app */
     uint64_t flows[4];
     tunnel_event_type leave_in; /* the event in whose callback the client is closed; 0: none */
@@ -58,6 +59,8 @@ static void on_event(void *user, const tunnel_event *e)
         r->error = tunnel_event_error(e);
     if (tunnel_event_host(e)[0])
         snprintf(r->host, sizeof(r->host), "%s", tunnel_event_host(e));
+    if (type == TUNNEL_EVENT_PUBLISHED)
+        snprintf(r->url, sizeof(r->url), "%s", tunnel_event_url(e));
     if (type == TUNNEL_EVENT_RETRYING) {
         snprintf(r->retried, sizeof(r->retried), "%s", tunnel_event_host(e));
         r->delay_ms = tunnel_event_delay_ms(e);
@@ -529,6 +532,32 @@ static void the_old_one_stays_until_it_says_so(void **state)
     rig_close(&r);
 }
 
+/* A name that one server chose may be another client's at the next; one that was asked for must be
+ * that. */
+static void a_name_of_a_servers_choice_may_change(void **state)
+{
+    (void)state;
+    for (int asked = 0; asked < 2; asked++) {
+        rig r;
+        rig_open(&r);
+        r.servers[A].chosen = "calm-otter-1";
+        r.servers[B].chosen = "wild-goose-2";
+        r.servers[B].taken = "calm-otter-1";
+        rig_make(&r);
+        assert_int_equal(tnl_client_unpublish(r.client, r.tunnel), 0);
+        publish(&r, asked ? "calm-otter-1" : "");
+        assert_int_equal(tnl_client_start(r.client), 0);
+        UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == 1);
+        assert_string_equal(r.url, "http://calm-otter-1.test");
+        fake_server_end_session(&r.servers[A], TUNNEL_E_GONE, "");
+        UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == 2 || r.count[TUNNEL_EVENT_FAILED]);
+        assert_int_equal(r.count[TUNNEL_EVENT_FAILED], asked);
+        if (!asked)
+            assert_string_equal(r.url, "http://wild-goose-2.test");
+        rig_close(&r);
+    }
+}
+
 static void one_that_moves_is_not_moved_by_its_end(void **state)
 {
     (void)state;
@@ -906,6 +935,7 @@ int main(void)
         cmocka_unit_test(it_looks_back_before_it_moves),
         cmocka_unit_test(it_moves_and_serves_both),
         cmocka_unit_test(the_old_one_stays_until_it_says_so),
+        cmocka_unit_test(a_name_of_a_servers_choice_may_change),
         cmocka_unit_test(one_that_moves_is_not_moved_by_its_end),
         cmocka_unit_test(with_nowhere_to_go_it_stays),
         cmocka_unit_test(a_refusal_elsewhere_does_not_end_what_works),
