@@ -282,12 +282,13 @@ def test_visitors_when_the_client_dies(start):
 
 
 def test_visitors_when_either_end_stops(start):
-    """SIGTERM: open connections end at both sides, and the process leaves with 0."""
+    """SIGTERM: open connections have their time, then they end at both sides, and the process leaves
+    with 0."""
     for which in ("client", "server"):
-        server = start.server("--tcp-ports", port_range(2))
+        server = start.server("--tcp-ports", port_range(2), "--drain-timeout", "0.5")
         ended = []
         upstream = start.keep(Listener(lambda conn, e=ended: e.append(conn.read_all())))
-        client = start.tcp(server, upstream.port)
+        client = start.tcp(server, upstream.port, "--drain-timeout", "0.5")
         with dial("127.0.0.1", client.port) as visitor:
             visitor.send(b"last words")
             eventually(lambda u=upstream: u.accepted, "the upstream has it")
