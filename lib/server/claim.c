@@ -174,6 +174,12 @@ bool tnl_claim_awaited(const tnl_server *s, const char *host)
     return claim && claim->awaited_until > tnl_loop_now(s->loop);
 }
 
+void tnl_claim_await(const tnl_tunnel *t, uint64_t until)
+{
+    if (t->claim)
+        t->claim->awaited_until = until;
+}
+
 int tnl_claim_take(tnl_tunnel *t)
 {
     char key[KEY_MAX];
@@ -203,8 +209,11 @@ void tnl_claim_leave(tnl_tunnel *t)
     if (!claim || --claim->published)
         return;
     c->changed = true;
-    if (s->config.hold_ms)
-        keep(c, claim, tnl_loop_now(s->loop) + s->config.hold_ms);
+    uint64_t now = tnl_loop_now(s->loop), until = now + s->config.hold_ms;
+    if (until < claim->awaited_until)
+        until = claim->awaited_until;
+    if (until > now)
+        keep(c, claim, until);
     else
         claim_free(c, claim);
 }

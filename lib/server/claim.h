@@ -43,6 +43,8 @@ bool tnl_claim_foreign(const struct tnl_tunnel *wanted);
 /* Whether something was published under the name (lower case) when the server was last stopped, and
  * may come back now. */
 bool tnl_claim_awaited(const struct tnl_server *s, const char *host);
+/* What is published there will be again, at once: visitors may wait for it until then. */
+void tnl_claim_await(const struct tnl_tunnel *t, uint64_t until);
 /* The tunnel is being published; its name is not foreign. 0 or TUNNEL_E_NOMEM. */
 int tnl_claim_take(struct tnl_tunnel *t);
 /* It is not published any more. A no-op for one that has taken none. */

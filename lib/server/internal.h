@@ -39,6 +39,7 @@ enum {
     TNL_MAX_PARKED_ACCOUNT = 4096,
     TNL_MAX_PARKED_BYTES = 256 * 1024 * 1024, /* what their streams hold; of one account: */
     TNL_MAX_PARKED_BYTES_ACCOUNT = 64 * 1024 * 1024,
+    TNL_RAW_WAITING = 64,         /* connections of a name whose client comes back at once */
     TNL_GAP_MS = 5000,            /* how long a new visitor waits for a client to come back */
     TNL_PROBE_MS = 2000,          /* for the holder of a name to show that it lives */
     TNL_HANDSHAKES_TURN = 2,      /* TLS handshakes begun in a turn: each costs milliseconds */
@@ -70,6 +71,10 @@ typedef struct tnl_name {
     tnl_list *turn;      /* the member that was taken last; the head: none */
     tnl_balance balance; /* as the member that joined last has said */
     bool kept;           /* stays in the registry without a member: for a moment, in a takeover */
+    tnl_list of_kept;    /* in server->kept_names while a client that left comes back at once */
+    uint64_t kept_until;
+    tnl_list waiting; /* connections for whoever comes back (raw.c) */
+    size_t waiting_count;
     tnl_kind kind;
     /* The registry's: "http:demo.localhost", "tls:*.demo.localhost", "http:p#.demo.localhost"
      * (ports behind the client), "path:ID", "tcp:20022". */
@@ -165,8 +170,9 @@ struct tnl_server {
     uint16_t public_port; /* 0: the scheme's own */
     uint16_t tls_port;    /* where visitors of tls tunnels come */
     tnl_map names;        /* by key */
-    tnl_list arrivals;    /* connections of which it is not known yet whose they are */
-    tnl_list handshakes;  /* of those: they wait for the turn of their TLS */
+    tnl_list kept_names;
+    tnl_list arrivals;   /* connections of which it is not known yet whose they are */
+    tnl_list handshakes; /* of those: they wait for the turn of their TLS */
     size_t handshakes_waiting;
     unsigned handshakes_begun; /* in this turn */
     tnl_timer *handshake_turn;
@@ -245,6 +251,10 @@ int tnl_registry_add(tnl_tunnel *t);
 void tnl_tunnel_free(tnl_tunnel *t);
 /* Ends a takeover: without a member the name goes after all. */
 void tnl_name_release(tnl_name *n);
+/* What a client has alone stays for a while when it goes: it begins anew in this very moment. */
+void tnl_names_keep(struct tnl_peer *p);
+/* From time to time, and at the end (now: UINT64_MAX): those that nobody came back for go. */
+void tnl_names_look(tnl_server *s, uint64_t now);
 
 /* pool.c: whom a visitor is sent to */
 enum { TNL_POOL_TRIES = 4 };

@@ -31,7 +31,8 @@ static void tell_left(tnl_peer *p, int error, const char *detail)
         p->server->stats.broken_links++;
     tunnel_event e = {
         .type = TUNNEL_EVENT_CLIENT_LEFT, .account = p->account, .error = error, .text = detail};
-    tnl_server_tell(p->server, &e);
+    if (p->owner) /* it had joined */
+        tnl_server_tell(p->server, &e);
 }
 
 void tnl_peer_control(tnl_peer *p, uint8_t type, const uint8_t *bytes, size_t n)
@@ -178,9 +179,11 @@ _Static_assert(offsetof(tnl_peer, instance) == offsetof(tnl_peer, account) + TNL
 static void replace_older(const tnl_peer *p)
 {
     tnl_map_node *n = tnl_map_get(&p->server->instances, p->account, INSTANCE_KEY);
-    if (n)
-        tnl_peer_close(TNL_CONTAINER(n, tnl_peer, by_instance), TUNNEL_E_REPLACED,
-                       "a newer connection of the same client has taken over");
+    tnl_peer *old = n ? TNL_CONTAINER(n, tnl_peer, by_instance) : NULL;
+    if (!old)
+        return;
+    tnl_names_keep(old);
+    tnl_peer_close(old, TUNNEL_E_REPLACED, "a newer connection of the same client has taken over");
 }
 
 /* It can be attached to, and be replaced, from here on. */

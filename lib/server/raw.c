@@ -139,10 +139,89 @@ static void turn_away(tnl_conn *c)
     tnl_conn_reset(c);
 }
 
+/* --- a client that comes back at once --------------------------------------------------------- */
+
+/* A connection whose tunnel is on its way. */
+typedef struct waiter {
+    tnl_list node;
+    tnl_name *name;
+    tnl_conn *conn;
+    tnl_buf early;
+    uint16_t target;
+    bool named;
+    char host[TNL_HOST_MAX];
+} waiter;
+
+static void waiter_free(waiter *w)
+{
+    tnl_list_remove(&w->node);
+    w->name->waiting_count--;
+    w->name->server->visitor_count--;
+    tnl_drain_changed(w->name->server);
+    tnl_buf_free(&w->early);
+    tnl_free(w);
+}
+
+static void on_waiter_closed(void *user, int error, const char *detail)
+{
+    (void)error;
+    (void)detail;
+    waiter_free(user);
+}
+
+static const tnl_conn_events waiter_events = {.closed = on_waiter_closed};
+
+static int wait_for(tnl_name *to, tnl_conn *c, const uint8_t *early, size_t n, uint16_t target,
+                    const char *name)
+{
+    waiter *w = to->waiting_count < TNL_RAW_WAITING ? tnl_calloc(1, sizeof(*w)) : NULL;
+    if (w)
+        tnl_buf_init(&w->early, TNL_FORWARD_EARLY);
+    if (!w || (n && tnl_buf_add(&w->early, early, n))) {
+        tnl_free(w);
+        turn_away(c);
+        return TUNNEL_E_LIMIT;
+    }
+    w->name = to;
+    w->conn = c;
+    w->target = target;
+    w->named = name != NULL;
+    snprintf(w->host, sizeof(w->host), "%s", name ? name : "");
+    tnl_list_add_tail(&to->waiting, &w->node);
+    to->waiting_count++;
+    to->server->visitor_count++;
+    tnl_conn_set_events(c, &waiter_events, w);
+    return 0;
+}
+
+void tnl_raw_admit(tnl_name *n)
+{
+    for (tnl_list *node; n->count && (node = tnl_list_first(&n->waiting));) {
+        waiter *w = TNL_CONTAINER(node, waiter, node);
+        tnl_conn_set_events(w->conn, &tnl_conn_no_events, NULL);
+        (void)tnl_raw_accept(n, w->conn, tnl_buf_bytes(&w->early), tnl_buf_len(&w->early),
+                             w->target, w->named ? w->host : NULL);
+        waiter_free(w);
+    }
+}
+
+void tnl_raw_turn_away(tnl_name *n)
+{
+    for (tnl_list *node; (node = tnl_list_first(&n->waiting));) {
+        waiter *w = TNL_CONTAINER(node, waiter, node);
+        turn_away(w->conn);
+        waiter_free(w);
+    }
+}
+
+/* --- a connection ----------------------------------------------------------------------------- */
+
 int tnl_raw_accept(tnl_name *to, tnl_conn *c, const uint8_t *early, size_t n, uint16_t target,
                    const char *name)
 {
     tnl_server *s = to->server;
+    if (to->count == 0 && to->kept && !s->closing)
+        return wait_for(to, c, early, n, target, name);
     s->stats.connections++;
     raw *r = tnl_calloc(1, sizeof(*r));
     if (!r) {

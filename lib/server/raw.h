@@ -16,6 +16,11 @@
 int tnl_raw_accept(tnl_name *to, tnl_conn *c, const uint8_t *early, size_t n, uint16_t target,
                    const char *name);
 
+/* A name without a member keeps its connections (TNL_RAW_WAITING of them) for the one to come, who
+ * is here now; or will not come. */
+void tnl_raw_admit(tnl_name *n);
+void tnl_raw_turn_away(tnl_name *n);
+
 /* The tunnel is about to go: its connections go on without it. */
 void tnl_raw_forget(tnl_tunnel *t);
 

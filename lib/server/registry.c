@@ -151,6 +151,8 @@ static tnl_name *name_new(tnl_server *s, tnl_kind kind, bool ports)
     n->kind = kind;
     n->ports = ports;
     tnl_list_init(&n->members);
+    tnl_list_init(&n->of_kept);
+    tnl_list_init(&n->waiting);
     n->turn = &n->members;
     return n;
 }
@@ -216,8 +218,40 @@ int tnl_registry_add(tnl_tunnel *t)
     tnl_list_add_tail(&p->tunnels, &t->of_peer);
     p->tunnel_count++;
     t->number = ++p->server->publications;
+    if (!tnl_list_empty(&t->name->of_kept)) {
+        tnl_list_remove(&t->name->of_kept);
+        t->name->kept = false;
+    }
+    tnl_raw_admit(t->name);
     tell(t, TUNNEL_EVENT_NAME_PUBLISHED);
     return 0;
+}
+
+void tnl_names_keep(tnl_peer *p)
+{
+    tnl_server *s = p->server;
+    for (tnl_list *n = p->tunnels.next; n != &p->tunnels; n = n->next) {
+        tnl_tunnel *t = TNL_CONTAINER(n, tnl_tunnel, of_peer);
+        tnl_name *name = t->name;
+        if (name->count > 1)
+            continue;
+        name->kept = true;
+        name->kept_until = tnl_loop_now(s->loop) + TNL_GAP_MS;
+        tnl_claim_await(t, name->kept_until);
+        tnl_list_remove(&name->of_kept);
+        tnl_list_add_tail(&s->kept_names, &name->of_kept);
+    }
+}
+
+void tnl_names_look(tnl_server *s, uint64_t now)
+{
+    for (tnl_list *n; (n = tnl_list_first(&s->kept_names));) {
+        tnl_name *name = TNL_CONTAINER(n, tnl_name, of_kept);
+        if (name->kept_until > now)
+            return;
+        tnl_list_remove(n);
+        tnl_name_release(name);
+    }
 }
 
 void tnl_name_release(tnl_name *n)
@@ -225,6 +259,8 @@ void tnl_name_release(tnl_name *n)
     n->kept = false;
     if (n->count)
         return;
+    tnl_list_remove(&n->of_kept);
+    tnl_raw_turn_away(n);
     tnl_map_remove(&n->server->names, &n->by_key);
     tnl_port_close(n);
     tnl_free(n);

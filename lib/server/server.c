@@ -83,6 +83,7 @@ static void sweep(void *user)
     for (tnl_list *n = s->peers.next; n != &s->peers; n = n->next)
         tnl_up_sweep(TNL_CONTAINER(n, tnl_peer, node), now);
     tnl_publish_sweep(s, now);
+    tnl_names_look(s, now);
     tnl_claims_look(s, now);
     tnl_loop_defer(s->loop, &s->await_look);
     tnl_parked_look(s);
@@ -134,6 +135,7 @@ static void on_shutdown(void *user)
         tnl_peer_close(TNL_CONTAINER(n, tnl_peer, node), TUNNEL_E_GONE,
                        "the server is shutting down");
     }
+    tnl_names_look(s, UINT64_MAX);
     tnl_server_maybe_closed(s);
 }
 
@@ -178,6 +180,7 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     s->config.allowed = NULL;
     s->generation = (uint64_t)time(NULL) << 20;
     tnl_list_init(&s->arrivals);
+    tnl_list_init(&s->kept_names);
     tnl_list_init(&s->visitors);
     tnl_list_init(&s->awaiting);
     tnl_task_init(&s->await_look, tnl_await_look, s);

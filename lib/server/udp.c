@@ -84,7 +84,7 @@ static tnl_server *server_of(const udp_port *p)
     return p->name->server;
 }
 
-/* Its one member: there is one whenever the loop is at work. */
+/* Its one member, if its client has not just left to come back. */
 static tnl_tunnel *tunnel_of(const udp_port *p)
 {
     return TNL_CONTAINER(p->name->members.next, tnl_tunnel, of_name);
@@ -294,8 +294,10 @@ static size_t end_idle(udp_port *p, const tnl_list *l, size_t most)
 static void on_sweep(void *user)
 {
     udp_port *p = user;
-    count_kernel_drops(p);
     size_t ended = 0;
+    if (p->name->count == 0)
+        return;
+    count_kernel_drops(p);
     for (size_t i = 0; i < LIVES; i++)
         ended += end_idle(p, &p->flows[i], SWEEP_COUNT - ended);
     if (ended == SWEEP_COUNT)
@@ -310,6 +312,10 @@ static void on_visitor(void *user, const tnl_udp_address *from, const uint8_t *p
 {
     const udp_socket *s = user;
     udp_port *port = s->port;
+    if (port->name->count == 0) {
+        server_of(port)->stats.datagrams_dropped++;
+        return;
+    }
     const tnl_tunnel *t = tunnel_of(port);
     tnl_udp_address who = *from;
     who.user = (uint8_t)(s - port->sockets);
