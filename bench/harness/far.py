@@ -29,6 +29,7 @@ def measure_far(directory, tools, settings, say):
         size = settings["far_mib"] * MIB * (1 if rate else 2)
         with FarTunnel(folder, tools, *commands) as far:
             tunnel = str(far.ports[0])
+            _rate(far, "down", tunnel, 4 * MIB)  # then there are lanes
             for way in ("down", "up"):
                 samples = []
                 for index in range(settings["far_rounds"]):

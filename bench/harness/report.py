@@ -7,6 +7,8 @@ import platform
 import subprocess
 import time
 
+from harness.sections import section_lines
+
 COLORS = {"origin": "#7f7f7f", "nginx": "#2ca02c", "haproxy": "#1f77b4", "tunnel": "#d62728"}
 # A generator that is busy for this share of the time may be what limits the result.
 LOAD_BUSY_MAX = 0.95
@@ -110,6 +112,8 @@ def markdown(results):
         lines += ["", f"> **Note:** {note}"]
     for case in results["cases"].values():
         lines += ["", f"## {case['title']}", ""] + table(case)
+    for name, section in results["sections"].items():
+        lines += section_lines(name, section)
     if results.get("flows"):
         flows = results["flows"]
         cost = _by_role(flows["bytes_per_flow"], lambda value: f"{value * 1000 / (1 << 20):.2f} MiB")

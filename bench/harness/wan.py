@@ -6,11 +6,15 @@ import subprocess
 from harness.proc import BenchError
 
 
+class NoNetwork(BenchError):
+    """There is no root, or no TUN: no network can be made here."""
+
+
 class Wan:
     """A running c/wan.c; a context manager that ends it, and its namespaces with it.
 
     `path` are the namespaces of its ends, `address` their IPv4 addresses; enter(end, argv) makes
-    argv run at an end (0 or 1). Without root, or where there is no TUN, __enter__ raises BenchError.
+    argv run at an end (0 or 1). Without root, or where there is no TUN, __enter__ raises NoNetwork.
     """
 
     def __init__(self, program, *commands, ends=("new", "new")):
@@ -36,7 +40,7 @@ class Wan:
         except (BenchError, ValueError) as error:
             self.popen.kill()
             self.popen.communicate()
-            raise BenchError(f"no network of its own: {error}") from None
+            raise NoNetwork(f"no network of its own: {error}") from None
         return self
 
     def __exit__(self, *_):
