@@ -9,6 +9,8 @@ import collections
 import concurrent.futures
 import contextlib
 import resource
+import signal
+import time
 
 import pytest
 
@@ -88,6 +90,16 @@ def test_a_client_without_descriptors(start, record_property):
     rig.back_to(before)
 
 
+def grow_tables(rig):
+    """The table that libuv keeps of descriptors is as large as it has to be here: where that cannot
+    grow libuv itself ends the process, and it is not ours to say how."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(150):
+            conn = stack.enter_context(rig.dial(rig.tcp_port))
+            conn.send(b"greeting")
+            assert conn.read_exactly(8) == b"greeting"
+
+
 @pytest.mark.skipif(SANITIZED, reason="sanitizers need address space without end")
 @pytest.mark.parametrize("which", ["server", "client"])
 def test_without_memory(start, record_property, which):
@@ -95,19 +107,27 @@ def test_without_memory(start, record_property, which):
     short, and afterwards all is well; a process that cannot go on ends with one line, not a crash."""
     rig = Rig(start, between=Relay)
     rig.await_served()
+    grow_tables(rig)
     proc = getattr(rig, which).proc
     with open(f"/proc/{proc.pid}/statm", encoding="ascii") as sizes:
         size = int(sizes.read().split()[0]) * resource.getpagesize()
     with limited(proc, resource.RLIMIT_AS, size):
         streams = [kind(rig, rate=8192).begin() for kind in (Download, Upload, BothWays)
                    for _ in range(20)]
+        # Nobody takes what they say: all of it has to be kept somewhere.
+        rig.upstream.proc.deliver(signal.SIGSTOP)
+        time.sleep(1)
+        rig.upstream.proc.deliver(signal.SIGCONT)
         got = collections.Counter()
         for _ in range(3):
             got += answers(rig, 30)
         rig.relay.drop_all()
         got += answers(rig, 30)
         record_property("answers", dict(got))
-        assert set(got) <= {"cut", 200, 500, 502, 503, 504}, got
+        print(f"without memory: {dict(got)}", flush=True)
+        # A session that has no memory for its own frames is over: its name is nobody's until the
+        # client is back.
+        assert set(got) <= {"cut", 200, 404, 500, 502, 503, 504}, got
     if proc.alive():
         rig.await_served()
     for stream in streams:
@@ -118,6 +138,7 @@ def test_without_memory(start, record_property, which):
         # A wrong byte is a ValueError; an answer that is a refusal is an AssertionError.
         assert stream.failure is None or isinstance(
             stream.failure, (OSError, Truncated, AssertionError)), stream.failure
+    print("streams:", collections.Counter(type(s.failure).__name__ for s in streams), flush=True)
     assert not rig.upstream.wrongs()
     if not proc.alive():
         assert proc.wait() == 1 and len(proc.err()) <= 2, proc.transcript()
