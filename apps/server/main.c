@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "common/config.h"
 #include "common/process.h"
 #include "server/app.h"
 #include "server/file.h"
@@ -32,6 +34,19 @@ static const char *make_token(app *a, settings *s)
         tunnel_server_config_add_token(s->config, a->token))
         return "cannot make a token";
     return NULL;
+}
+
+/* A state file need not be there yet, but must be possible. */
+static void check_state(const settings *s, mistakes *m)
+{
+    struct stat st;
+    bool given = s->state && *s->state;
+    char *folder = given ? folder_of(s->state) : NULL;
+    if (folder && (stat(folder, &st) || !S_ISDIR(st.st_mode)))
+        add_mistake(m, s->state_line, "state: there is no folder '%.200s': make it", folder);
+    else if (given && stat(s->state, &st) == 0 && !S_ISREG(st.st_mode))
+        add_mistake(m, s->state_line, "state: '%.200s' is not a file: give another name", s->state);
+    free(folder);
 }
 
 /* What only a server itself can say. missing: say what is missing, too. */
@@ -74,8 +89,10 @@ static settings *load(app *a, void (*tell)(void *user, const char *text), int *c
         error = make_token(a, s);
     if (error && m.count == 0)
         *code = fail_with(c, EXIT_USAGE, error);
-    if (*code < 0 && c->command && !error)
+    if (*code < 0 && c->command && !error) {
         check_with_server(a, s, &m, m.count == 0);
+        check_state(s, &m);
+    }
     if (m.count)
         *code = EXIT_USAGE;
     tell_mistakes(&m, tell, a);

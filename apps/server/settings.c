@@ -30,6 +30,7 @@ void settings_free(settings *s)
     text_clear(&s->certs);
     text_clear(&s->keys);
     free(s->access_log);
+    free(s->state);
     tunnel_server_config_free(s->config);
     free(s);
 }
@@ -142,6 +143,9 @@ static const char *set_hold(void *user, const char *value)
 static const char *set_state(void *user, const char *value)
 {
     settings *s = user;
+    s->state_line = s->reading ? *s->reading : 0;
+    if (!text_set(&s->state, value))
+        return "out of memory";
     return result(s, tunnel_server_config_set_state_file(s->config, value));
 }
 

@@ -25,7 +25,9 @@ typedef struct settings {
     uint32_t drain_timeout_ms;
     bool verbose;
     bool json;
-    char *access_log; /* NULL: none; "-": standard output */
+    char *access_log;  /* NULL: none; "-": standard output */
+    char *state;       /* NULL: none */
+    size_t state_line; /* of the file; 0: not from there */
     char line[600];
 } settings;
 
