@@ -51,7 +51,6 @@ bool tnl_await(tnl_visitor *v, bool by_path)
         v->awaits_since = now;
     /* A body cannot wait with it. */
     if (v->request_framing != TNL_HTTP_NO_BODY || now - v->awaits_since >= TNL_GAP_MS) {
-        v->awaits_since = 0;
         tnl_visitor_answer(
             v, 503,
             "The server has just been restarted, and the tunnel's client is not back "

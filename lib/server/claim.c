@@ -230,6 +230,8 @@ int tnl_claims_restore(tnl_claims *c, const char *key, const char *account, uint
     if (rc)
         return rc;
     claim->awaited_until = awaited_until;
+    if (c->awaited_until < awaited_until)
+        c->awaited_until = awaited_until;
     keep(c, claim, until);
     return 0;
 }
@@ -250,9 +252,9 @@ const char *tnl_claim_account(const tnl_claim *c)
     return c->owner->account;
 }
 
-uint64_t tnl_claim_until(const tnl_claim *c)
+uint64_t tnl_claim_until(const tnl_claim *c, uint64_t now)
 {
-    return c->published ? 0 : c->until;
+    return c->published || c->awaited_until > now ? 0 : c->until;
 }
 
 void tnl_claims_expire(tnl_claims *c, uint64_t now)

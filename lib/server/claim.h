@@ -29,10 +29,12 @@ typedef struct tnl_claims {
     tnl_map owners; /* by account */
     tnl_list kept;  /* those that nothing is published under, the oldest first */
     size_t kept_count;
+    bool opened;  /* the file was read */
     bool changed; /* since the file was written */
     bool frozen;  /* the server ends: what ends with it stays claimed */
     bool file_failed;
     uint64_t written_at;
+    uint64_t awaited_until; /* none is awaited after that; 0: none at all */
 } tnl_claims;
 
 void tnl_claims_init(tnl_claims *c, uint64_t seed);
@@ -70,8 +72,8 @@ int tnl_claims_restore(tnl_claims *c, const char *key, const char *account, uint
 const tnl_claim *tnl_claims_next(const tnl_claims *c, const tnl_claim *before);
 const char *tnl_claim_key(const tnl_claim *c);
 const char *tnl_claim_account(const tnl_claim *c);
-/* Loop time; 0: as long as what is published under it. */
-uint64_t tnl_claim_until(const tnl_claim *c);
+/* Loop time; 0: as long as what is published under it, or is awaited now. */
+uint64_t tnl_claim_until(const tnl_claim *c, uint64_t now);
 void tnl_claims_expire(tnl_claims *c, uint64_t now);
 
 #endif

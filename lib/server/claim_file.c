@@ -106,7 +106,7 @@ static int put_claims(const tnl_server *s, tnl_buf *out)
     int rc = tnl_buf_add(out, first_line, sizeof(first_line) - 1);
     for (const tnl_claim *c = tnl_claims_next(&s->claims, NULL); c && rc == 0;
          c = tnl_claims_next(&s->claims, c)) {
-        uint64_t until = tnl_claim_until(c);
+        uint64_t until = tnl_claim_until(c, now);
         uint64_t seconds = until == 0 ? 0 : wall + (until > now ? (until - now) / 1000 + 1 : 0);
         rc = tnl_buf_addf(out, "%s %s %llu\n", tnl_claim_key(c), tnl_claim_account(c),
                           (unsigned long long)seconds);
@@ -133,7 +133,10 @@ static int replace_file(const char *path, const uint8_t *p, size_t n)
 {
     char beside[sizeof(((tnl_server_config *)0)->state_file) + 8];
     snprintf(beside, sizeof(beside), "%s.new", path);
-    int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* Never what somebody else has put there: a pipe would be waited for, for ever. */
+    if (unlink(beside) && errno != ENOENT)
+        return errno;
+    int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return errno;
     int error = write_all(fd, p, n) ? 0 : errno ? errno : EIO;
@@ -168,10 +171,16 @@ static int write_file(tnl_server *s, char *detail, size_t size)
 
 int tnl_claims_open(tnl_server *s, char *detail, size_t size)
 {
-    if (!s->config.state_file[0])
+    if (!s->config.state_file[0] || s->claims.opened)
         return 0;
     int rc = read_file(s, detail, size);
-    return rc ? rc : write_file(s, detail, size);
+    if (rc == 0)
+        rc = write_file(s, detail, size);
+    /* It may be tried again. */
+    while (rc && s->claims.kept_count)
+        tnl_claims_expire(&s->claims, UINT64_MAX);
+    s->claims.opened = rc == 0;
+    return rc;
 }
 
 /* Tells once that it does not work, and again when it has worked in between. */
@@ -191,6 +200,10 @@ void tnl_claims_look(tnl_server *s, uint64_t now)
 {
     tnl_claims *c = &s->claims;
     tnl_claims_expire(c, now);
+    if (c->awaited_until && c->awaited_until <= now) {
+        c->awaited_until = 0;
+        c->changed = true; /* who has not come back is away now */
+    }
     if (!s->config.state_file[0] || !c->changed || c->frozen || now - c->written_at < WRITE_MS)
         return;
     c->written_at = now;

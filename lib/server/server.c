@@ -278,20 +278,18 @@ int tnl_server_start(tnl_server *s, char *detail, size_t size)
 {
     if (s->ready || s->closing)
         return TUNNEL_E_STATE;
-    int claims = tnl_claims_open(s, detail, size);
-    if (claims)
-        return claims;
-    for (size_t i = 0; i < s->config.listen_count; i++) {
+    int rc = 0;
+    for (size_t i = 0; i < s->config.listen_count && rc == 0; i++) {
         const tnl_server_listen *l = &s->config.listen[i];
-        int rc = tnl_listener_new(&s->listeners[i], s->loop, l->address,
-                                  l->tls ? on_accept_tls : on_accept_plain, s, detail, size);
-        if (rc) {
-            while (i-- > 0) {
-                tnl_listener_free(s->listeners[i]);
-                s->listeners[i] = NULL;
-            }
-            return rc;
-        }
+        rc = tnl_listener_new(&s->listeners[i], s->loop, l->address,
+                              l->tls ? on_accept_tls : on_accept_plain, s, detail, size);
+    }
+    /* Not before the addresses are this server's: the file may be that of the one that has them. */
+    if (rc == 0)
+        rc = tnl_claims_open(s, detail, size);
+    if (rc) {
+        tnl_server_stop_listening(s);
+        return rc;
     }
     choose_public(s);
     s->ready = true;

@@ -117,6 +117,8 @@ void tnl_visitor_write(tnl_visitor *v, const tnl_iov *iov, size_t n)
 static void send_own(tnl_visitor *v, tnl_buf *out, int rc)
 {
     tnl_iov iov = {tnl_buf_bytes(out), tnl_buf_len(out)};
+    tnl_list_remove(&v->awaiting);
+    v->awaits_since = 0;
     if (rc == 0)
         tnl_visitor_write(v, &iov, 1);
     tnl_buf_free(out);

@@ -260,6 +260,46 @@ static void patience_is_bounded(void **state)
     folder_remove(&f);
 }
 
+typedef struct witness {
+    tnl_server *server;
+    unsigned answers;
+    bool waits; /* somebody, when that was told */
+} witness;
+
+static void on_answer(void *user, const tunnel_event *ev)
+{
+    witness *w = user;
+    if (ev->type != TUNNEL_EVENT_ACCESS)
+        return;
+    w->answers++;
+    w->waits = w->waits || !tnl_list_empty(&w->server->awaiting);
+}
+
+/* Who was answered before what he waited for came does not wait any more: he would be answered
+ * twice. */
+static void who_was_answered_waits_no_more(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_guest g;
+    witness w = {.waits = false};
+    folder f;
+    folder_make(&f);
+    put(f.file, "name:live.test token:1 0\n");
+    choice ch = {.hold_ms = LONG_MS, .file = f.file};
+    test_edge_options o = {.configure = configure, .user = &ch, .answer_timeout_ms = 100};
+    assert_int_equal(test_edge_open(&e, &o), 0);
+    w.server = e.server;
+    tnl_server_on_event(e.server, on_answer, &w);
+    say_get(&g, &e, "live.test");
+    UNTIL(&e.l, test_guest_hears(&g, " 504 ") && w.answers);
+    assert_false(w.waits);
+    test_guest_free(&g);
+    tnl_server_on_event(e.server, NULL, NULL);
+    test_edge_close(&e);
+    folder_remove(&f);
+}
+
 /* What it says of a claim's end binds, but keeps nothing for longer than the server would. */
 static void claims_in_the_file_end(void **state)
 {
@@ -282,22 +322,28 @@ static void claims_in_the_file_end(void **state)
     folder_remove(&f);
 }
 
+static void make_server(tnl_server **s, test_loop *l, const char *file, uint16_t port,
+                        char detail[600])
+{
+    tnl_server_config *c = calloc(1, sizeof(*c));
+    assert_non_null(c);
+    c->listen_count = 1;
+    snprintf(c->listen[0].address, sizeof(c->listen[0].address), "127.0.0.1:%u", port);
+    snprintf(c->domain, sizeof(c->domain), "test");
+    c->hold_ms = LONG_MS;
+    snprintf(c->state_file, sizeof(c->state_file), "%s", file);
+    assert_int_equal(tnl_tokens_new(&c->tokens), 0);
+    assert_int_equal(tnl_server_new(s, l->loop, c, detail, 600), 0);
+    free(c);
+    detail[0] = '\0';
+}
+
 static int start_with(const char *file, char detail[600])
 {
     test_loop l;
     tnl_server *s;
     test_loop_open(&l);
-    tnl_server_config *c = calloc(1, sizeof(*c));
-    assert_non_null(c);
-    c->listen_count = 1;
-    snprintf(c->listen[0].address, sizeof(c->listen[0].address), "127.0.0.1:0");
-    snprintf(c->domain, sizeof(c->domain), "test");
-    c->hold_ms = LONG_MS;
-    snprintf(c->state_file, sizeof(c->state_file), "%s", file);
-    assert_int_equal(tnl_tokens_new(&c->tokens), 0);
-    assert_int_equal(tnl_server_new(&s, l.loop, c, detail, 600), 0);
-    free(c);
-    detail[0] = '\0';
+    make_server(&s, &l, file, 0, detail);
     int rc = tnl_server_start(s, detail, 600);
     tnl_server_close(s, NULL, NULL);
     test_loop_close(&l);
@@ -335,6 +381,66 @@ static void a_file_that_is_of_no_use(void **state)
     assert_int_equal(start_with(path, detail), TUNNEL_E_NOT_FOUND);
     assert_non_null(strstr(detail, path));
     assert_true(start_with(f.path, detail) != 0); /* a folder */
+    folder_remove(&f);
+}
+
+static void read_whole(const char *path, char out[4096])
+{
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    out[fread(out, 1, 4095, f)] = '\0';
+    fclose(f);
+}
+
+/* A server that cannot start has not touched the file of the one that runs, and can try again. */
+static void a_server_that_cannot_start_leaves_it_alone(void **state)
+{
+    (void)state;
+    test_edge e;
+    tnl_server *s;
+    char detail[600], text[4096];
+    folder f;
+    folder_make(&f);
+    choice ch = {.hold_ms = LONG_MS};
+    open_edge(&e, &ch);
+    put(f.file, "name:a.test token:1 0\n");
+    make_server(&s, &e.l, f.file, e.port, detail);
+    assert_int_equal(tnl_server_start(s, detail, 600), TUNNEL_E_ADDR_IN_USE);
+    read_whole(f.file, text);
+    assert_string_equal(text, "name:a.test token:1 0\n");
+    test_edge_close_server(&e);
+    UNTIL(&e.l, e.server_gone);
+    put(f.file, "name:a.test token:1 0\nname:b.test token:1\n");
+    assert_int_equal(tnl_server_start(s, detail, 600), TUNNEL_E_INVALID);
+    put(f.file, "name:a.test token:1 0\n");
+    assert_int_equal(tnl_server_start(s, detail, 600), 0);
+    /* What is awaited is so for the next server too, if this one ends before it is back. */
+    read_whole(f.file, text);
+    assert_non_null(strstr(text, "\nname:a.test token:1 0\n"));
+    tnl_server_close(s, NULL, NULL);
+    test_edge_close(&e);
+    folder_remove(&f);
+}
+
+/* Nobody who can write in the folder makes the server wait, or write elsewhere. */
+static void what_lies_beside_it_is_no_trap(void **state)
+{
+    (void)state;
+    char detail[600], beside[128], other[128], text[4096];
+    folder f;
+    folder_make(&f);
+    snprintf(beside, sizeof(beside), "%s.new", f.file);
+    snprintf(other, sizeof(other), "%s/other", f.path);
+    assert_int_equal(mkfifo(beside, 0600), 0);
+    alarm(60);
+    assert_int_equal(start_with(f.file, detail), 0);
+    alarm(0);
+    put(other, "mine");
+    assert_int_equal(symlink(other, beside), 0);
+    assert_int_equal(start_with(f.file, detail), 0);
+    read_whole(other, text);
+    assert_string_equal(text, "mine");
+    unlink(other);
     folder_remove(&f);
 }
 
@@ -388,6 +494,9 @@ int main(void)
         cmocka_unit_test(names_outlive_the_server),
         cmocka_unit_test(visitors_wait_for_clients_to_return),
         cmocka_unit_test(patience_is_bounded),
+        cmocka_unit_test(who_was_answered_waits_no_more),
+        cmocka_unit_test(a_server_that_cannot_start_leaves_it_alone),
+        cmocka_unit_test(what_lies_beside_it_is_no_trap),
         cmocka_unit_test(claims_in_the_file_end),
         cmocka_unit_test(a_file_that_is_of_no_use),
         cmocka_unit_test(what_is_kept_is_bounded),
