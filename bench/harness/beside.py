@@ -65,6 +65,10 @@ def _pair(tools, place, host, seconds, prefix=()):
     return alone, beside
 
 
+def _say_pair(say, what, pair):
+    say(f"beside {what}: p99 {pair[0]['p99_ms']} -> {pair[1]['p99_ms']} ms")
+
+
 def _row(path, name, samples):
     return {
         "path": path,
@@ -86,7 +90,7 @@ def _on_loopback(directory, tools, settings, say):
             for subject in stack.subjects:
                 pair = _pair(tools, subject.port, subject.host, settings["beside_seconds"])
                 samples[subject.name].append(pair)
-                say(f"beside loopback {subject.name}: p99 {pair[0]['p99_ms']} -> {pair[1]['p99_ms']} ms")
+                _say_pair(say, f"loopback {subject.name}", pair)
         rows = [_row("loopback", name, own) for name, own in samples.items()]
     return rows
 
@@ -125,7 +129,7 @@ def _on_a_line(directory, tools, settings, say):
                 seconds = settings["beside_seconds"] + 1
                 pair = _pair(tools, place, "bench.localhost", seconds, far.wan.enter(FAR, []))
                 samples[name].append(pair)
-                say(f"beside line {name}: p99 {pair[0]['p99_ms']} -> {pair[1]['p99_ms']} ms")
+                _say_pair(say, f"line {name}", pair)
     return [_row(f"{RATE_MBIT} Mbit/s, {2 * DELAY_MS} ms", name, s) for name, s in samples.items()]
 
 

@@ -35,7 +35,8 @@ def measure_far(directory, tools, settings, say):
                 for index in range(settings["far_rounds"]):
                     plain = _rate(far, way, far.direct, size)
                     through = _rate(far, way, tunnel, size)
-                    say(f"far {name} {way} {index + 1}: plain {plain:.1f}, tunnel {through:.1f} MiB/s")
+                    label = f"far {name} {way} {index + 1}"
+                    say(f"{label}: plain {plain:.1f}, tunnel {through:.1f} MiB/s")
                     samples.append((plain, through))
                 rows.append(
                     {

@@ -153,16 +153,17 @@ class Live:
 
 
 def _storm(directory, tools, kind, count):
-    with Live(directory, tools) as live, probe(tools, live.ports["plain"], "bench.localhost") as asker:
-        time.sleep(0.3)
-        asker.ask()
-        time.sleep(2)
-        before = asker.ask()
-        with _swarm(tools, live.ports[kind], count, count, kind) as swarm:
-            joined = swarm.hear(LIMIT_S)
-            during = asker.ask()
-            for process in live.processes:
-                process.check_alive()
+    with Live(directory, tools) as live:
+        with probe(tools, live.ports["plain"], "bench.localhost") as asker:
+            time.sleep(0.3)
+            asker.ask()
+            time.sleep(2)
+            before = asker.ask()
+            with _swarm(tools, live.ports[kind], count, count, kind) as swarm:
+                joined = swarm.hear(LIMIT_S)
+                during = asker.ask()
+                for process in live.processes:
+                    process.check_alive()
     return {"kind": kind, "clients": count, "before": before, "during": during, "joined": joined}
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tunnel over a network of its own (c/wan.c): the origin and the client at one end of it, the server
-and the visitors at the other."""
+"""A tunnel over a network of its own (c/wan.c): the origin and the client at one end of it, the
+server and the visitors at the other."""
 
 import ctypes
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How soon bytes flow again after the network was away: streams over a path that is cut and healed."""
+"""How soon bytes flow again after the network was away: streams over a path that is cut."""
 
 import re
 import select
@@ -80,7 +80,7 @@ class Streams:
 
 
 class Notices:
-    """When the clients say that a link was lost: their output, looked at while nothing else is done."""
+    """When the clients say that a link was lost: their output, looked at in between."""
 
     def __init__(self, clients):
         self.logs = {client: len(client.output()) for client in clients}

@@ -59,7 +59,8 @@ def _recovery(section):
     text = "Until the first byte of each stream after the network is back. "
     text += "Aim: p50 at most 1 s, p99 at most 5 s."
     if section["noticed_s"]:
-        text += f" A dead link was noticed after {_spread(section['noticed_s'], 1)} s (aim: about 5)."
+        noticed = _spread(section["noticed_s"], 1)
+        text += f" A dead link was noticed after {noticed} s (aim: about 5)."
     return "Recovery", _table(heads, rows), text
 
 
@@ -77,7 +78,8 @@ def _idle(section):
                 f"{row['handshake_cpu_ms']:.2f}",
             ]
         )
-    text = "Of the server, each with a session and a published tunnel. Aim: 8 KiB plain, 24 with TLS."
+    text = "Of the server, each with a session and a published tunnel. "
+    text += "Aim: at most 8 KiB plain, 24 with TLS."
     return "Idle clients", _table(heads, rows), text
 
 
