@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -150,6 +151,51 @@ static void connecting_takes_no_longer_than_allowed(void **state)
     for (size_t i = 0; i < 8; i++)
         close(fill[i]);
     close(fd);
+}
+
+static size_t descriptors(void)
+{
+    size_t n = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) != -1;
+    return n;
+}
+
+/* A listener whose queue is full answers nobody, as a network that is away. */
+static void who_insists_asks_again(void **state)
+{
+    (void)state;
+    enum { WAITING = 4 };
+    test_loop l;
+    tnl_connect *c;
+    outcome o = {0};
+    int waiting[WAITING];
+    struct sockaddr_in sa = {.sin_family = AF_INET};
+    socklen_t size = sizeof(sa);
+    test_loop_open(&l);
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    assert_int_equal(listen(fd, 0), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &size), 0);
+    for (int i = 0; i < WAITING; i++) {
+        waiting[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)connect(waiting[i], (struct sockaddr *)&sa, sizeof(sa));
+    }
+    (void)try_connect(&l, NULL, 0, "/nonexistent/socket", 5000); /* libuv opens one of its own */
+    size_t before = descriptors();
+    assert_int_equal(
+        tnl_connect_start(&c, l.loop, "127.0.0.1", ntohs(sa.sin_port), NULL, 60000, on_outcome, &o),
+        0);
+    tnl_connect_insist(c);
+    UNTIL(&l, descriptors() >= before + 3);
+    assert_int_equal(o.calls, 0);
+    tnl_connect_cancel(c);
+    UNTIL(&l, descriptors() == before);
+    for (int i = 0; i < WAITING; i++)
+        close(waiting[i]);
+    close(fd);
+    test_loop_close(&l);
 }
 
 static void localhost_is_both_families(void **state)
@@ -398,6 +444,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_reached_is_explained),
         cmocka_unit_test(connecting_takes_no_longer_than_allowed),
+        cmocka_unit_test(who_insists_asks_again),
         cmocka_unit_test(localhost_is_both_families),
         cmocka_unit_test(canceled_connects_say_nothing),
         cmocka_unit_test(what_cannot_be_listened_on_is_explained),
