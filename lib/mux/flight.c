@@ -38,6 +38,9 @@ static void set_cap(tnl_flight *f)
         return;
     if (cap < TNL_FLIGHT_LEAST)
         cap = TNL_FLIGHT_LEAST;
+    /* Nothing waits in the path, and yet there could be more: that is not its rate. */
+    if (f->limited && f->quick && cap < 2 * (uint64_t)f->cap)
+        cap = 2 * (uint64_t)f->cap;
     if (!f->limited && cap < f->cap)
         return;
     f->cap = cap < f->most ? (size_t)cap : f->most;
@@ -79,7 +82,7 @@ static void maybe_look(tnl_flight *f)
 static void begin_round(tnl_flight *f)
 {
     f->round = true;
-    f->limited = f->timed = false;
+    f->limited = f->timed = f->quick = false;
     f->fresh = f->looking && f->bytes == 0;
     if (f->bytes == 0)
         f->oldest = f->now;
@@ -111,6 +114,8 @@ static void time_round(tnl_flight *f)
 {
     uint64_t ms = f->now - f->marked;
     f->timed = true;
+    /* Bytes that found nothing in front of them say nothing of how much there may be. */
+    f->quick = !f->fresh && f->trip != UINT32_MAX && ms <= f->trip + TNL_FLIGHT_SLACK_MS / 2;
     set_trip(f, ms, f->fresh);
     /* They had to wait: so the rate is the path's, whatever else held the sender back. */
     if (ms > 2 * trip_with_slack(f))

@@ -15,10 +15,10 @@
  * sent and ends when that was acknowledged, or when it takes much longer than a round trip. The
  * bytes acknowledged meanwhile, over its time or over the time in which they had been sent,
  * whichever is longer, are a sample of the rate: so a burst of ACKs does not look like a fast link.
- * The rate is the greatest sample of the
- * last 5 to 10 seconds. A sample of a round that neither the bound held back nor bytes that waited
- * in the path can only raise it: who sends little learns nothing of the path. The round trip is the
- * least that ACKs and PONGs showed.
+ * The rate is the greatest sample of the last 5 to 10 seconds. A sample of a round that neither the
+ * bound held back nor bytes that waited in the path can only raise it: who sends little learns
+ * nothing of the path. A round that the bound held back and nothing else doubles it. The round trip
+ * is the least that ACKs and PONGs showed.
  *
  * Bytes that wait make the round trip look longer, and would raise the bound, and more would wait.
  * So a round trip is believed for TNL_FLIGHT_LOOK_MS; after that, if the bound has mattered,
@@ -49,7 +49,8 @@ typedef struct tnl_flight {
     /* The round that is under way. */
     bool round;
     bool limited; /* the cap or the path held it back */
-    bool timed;   /* what it began with was acknowledged */
+    bool timed;   /* what it began with was acknowledged, */
+    bool quick;   /* about as soon as can be */
     bool fresh;   /* nothing was unacknowledged when it began, in order to measure its trip */
     uint64_t began;
     uint64_t oldest; /* what is unacknowledged was sent after that */

@@ -148,6 +148,35 @@ static void test_far(void **state)
     assert_busy(&p, 60000, 99);
 }
 
+/* A connection that has just begun is slow itself. When nothing waits any more, and the bound is
+ * what holds the sender back, it doubles, whatever the rate has been. */
+static void test_slow_start(void **state)
+{
+    (void)state;
+    tnl_flight f;
+    uint64_t now = 1000;
+    tnl_flight_init(&f, MOST, now);
+    tnl_flight_trip(&f, 100, now);
+    for (int i = 0; i < 4; i++)
+        tnl_flight_sent(&f, PIECE, now);
+    for (int i = 0; i < 4; i++) {
+        now += 100;
+        tnl_flight_landed(&f, PIECE, now);
+        tnl_flight_sent(&f, PIECE, now);
+    }
+    size_t cap = f.cap;
+    assert_in_range(cap, TNL_FLIGHT_LEAST, TNL_FLIGHT_FIRST - 1);
+    assert_false(tnl_flight_open(&f));
+    for (int i = 0; i < 2; i++) {
+        tnl_flight_landed(&f, PIECE + PIECE * (size_t)i, now += 10);
+        tnl_flight_sent(&f, PIECE + PIECE * (size_t)i, now);
+        assert_false(tnl_flight_open(&f));
+        assert_int_equal(f.cap, cap);
+    }
+    tnl_flight_landed(&f, f.bytes, now += 100);
+    assert_in_range(f.cap, 2 * cap, 2 * cap);
+}
+
 static void test_a_path_gets_slow(void **state)
 {
     (void)state;
@@ -296,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_rates),
         cmocka_unit_test(test_fast),
         cmocka_unit_test(test_far),
+        cmocka_unit_test(test_slow_start),
         cmocka_unit_test(test_a_path_gets_slow),
         cmocka_unit_test(test_a_path_gets_long),
         cmocka_unit_test(test_stalls),
