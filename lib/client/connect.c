@@ -208,13 +208,16 @@ static int error_of(int http_status, int error)
 static void begin_anew(tnl_client *c)
 {
     tnl_relation *r = c->current;
+    bool again = !r || tnl_servers_over(c, r);
     c->current = NULL;
     if (r)
         tnl_relation_end(r, TUNNEL_E_GONE, NULL);
     if (c->state == TNL_CLIENT_DRAINING)
         c->attempt.state = TNL_ATTEMPT_NONE; /* there is nothing left to wait for */
-    else
+    else if (again)
         tnl_attempt_now(c);
+    else
+        failed(c, TUNNEL_E_GONE, "its sessions end soon after they began", 0);
 }
 
 static void on_link_closed(void *user, tnl_link *l, int error, int http_status, const char *detail)

@@ -36,6 +36,7 @@ typedef struct tnl_client_server {
     bool worked;                     /* there was a session with it once */
     bool refused;        /* it will not have us; so until there is a session with another */
     uint64_t not_before; /* loop time: it asked to be left alone until then */
+    unsigned brief;      /* sessions with it in a row that were over soon */
 } tnl_client_server;
 
 typedef enum tnl_attempt_state {
@@ -73,8 +74,9 @@ typedef struct tnl_relation {
     uint8_t session_id[TNL_ID_SIZE];
     uint8_t secret[TNL_SECRET_SIZE];
     uint64_t generation;
-    uint64_t last_link;  /* the last link number used */
-    uint64_t live_since; /* loop times */
+    uint64_t last_link; /* the last link number used */
+    uint64_t began;     /* loop times */
+    uint64_t live_since;
     uint64_t lost_at;
     bool goaway;      /* the server wants us to go elsewhere */
     bool final;       /* and opens no more streams */
@@ -179,6 +181,9 @@ void tnl_servers_worked(tnl_client *c, size_t server);
  */
 void tnl_servers_failed(tnl_client *c, size_t server, int error, const char *detail,
                         uint32_t retry_after);
+/* A session is over, or is to be, that we would have kept. False: so were those before it, soon
+ * after they began; the server is not worth another one at once. */
+bool tnl_servers_over(tnl_client *c, const tnl_relation *r);
 /* The current relation has lost its link. */
 void tnl_servers_lost(tnl_client *c, int error, const char *detail);
 /* The current relation's server wants us to go elsewhere. */

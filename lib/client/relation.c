@@ -198,10 +198,16 @@ static void lost_for_good(tnl_client *c, const tnl_relation *r, int error, const
     if (a->state == TNL_ATTEMPT_HANDSHAKE ||
         (a->state == TNL_ATTEMPT_DIALING && error != TUNNEL_E_REPLACED))
         return;
-    if (tnl_loop_now(c->loop) - r->live_since >= TNL_STABLE_MS || r->goaway)
+    /* Final, so that two that are one never fight. */
+    if (error == TUNNEL_E_REPLACED && c->state == TNL_CLIENT_RUNNING) {
+        tnl_client_give_up(c, error, detail);
+        return;
+    }
+    bool again = tnl_servers_over(c, r);
+    if (tnl_loop_now(c->loop) - r->live_since >= TNL_STABLE_MS || (r->goaway && again))
         tnl_backoff_reset(&a->backoff);
     /* Who says that it stops has failed; whose connection was cut is asked first. */
-    if (error != TUNNEL_E_GONE)
+    if (error != TUNNEL_E_GONE && again)
         a->tried = c->server_count;
     tnl_servers_failed(c, r->server, error ? error : TUNNEL_E_EOF, detail, 0);
 }
@@ -239,6 +245,7 @@ static tnl_relation *relation_new(tnl_client *c, const tnl_welcome *w)
     r->number = ++c->last_relation;
     r->server = c->attempt.server;
     r->generation = w->generation;
+    r->began = tnl_loop_now(c->loop);
     memcpy(r->session_id, w->session, sizeof(r->session_id));
     memcpy(r->secret, w->secret, sizeof(r->secret));
     tnl_list_init(&r->flows);

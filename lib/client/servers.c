@@ -9,6 +9,7 @@
  * Which server is tried next, and when. A round goes through all servers, the next one soon after
  * the last one failed, so that one that lives is found quickly; between rounds there is a wait that
  * grows. A server that refuses us for good is left out until there was a session with another one.
+ * One that takes us, and ends each session soon after, counts as one that failed.
  */
 
 enum {
@@ -16,7 +17,8 @@ enum {
     BACKOFF_CAP_MS = 30000,
     PARKED_CAP_MS = 2000, /* while visitors wait for their streams to go on */
     BACKOFF_FLOOR_MS = 50,
-    NEXT_MS = 100, /* at most, to the next server of a round */
+    NEXT_MS = 100,  /* at most, to the next server of a round */
+    MOST_BRIEF = 3, /* sessions in a row, before others get their turn */
 };
 
 void tnl_servers_init(tnl_client *c)
@@ -38,6 +40,15 @@ void tnl_servers_worked(tnl_client *c, size_t server)
     c->servers[server].worked = true;
     for (size_t i = 0; i < c->server_count; i++)
         c->servers[i].refused = false;
+}
+
+bool tnl_servers_over(tnl_client *c, const tnl_relation *r)
+{
+    tnl_client_server *s = &c->servers[r->server];
+    uint64_t end = r->link ? tnl_loop_now(c->loop) : r->lost_at;
+    bool brief = end < r->began || end - r->began < TNL_STABLE_MS;
+    s->brief = brief ? s->brief + (s->brief < MOST_BRIEF) : 0;
+    return s->brief < MOST_BRIEF;
 }
 
 /* --- what a failure means --------------------------------------------------------------------- */
@@ -161,7 +172,7 @@ void tnl_servers_failed(tnl_client *c, size_t server, int error, const char *det
                         uint32_t retry_after)
 {
     tnl_client_server *s = &c->servers[server];
-    const tnl_relation *r = c->current;
+    tnl_relation *r = c->current;
     size_t next;
     if (!tnl_client_active(c) || (c->state == TNL_CLIENT_DRAINING && !r))
         return;
@@ -170,9 +181,15 @@ void tnl_servers_failed(tnl_client *c, size_t server, int error, const char *det
     /* While there is a server that serves us, nothing another one says is the end. */
     if (refuses(s, error) && !(r && r->link)) {
         s->refused = true;
-        if (error == TUNNEL_E_REPLACED || all_refuse(c) || home_only(c)) {
+        if (all_refuse(c) || c->state == TNL_CLIENT_DRAINING) {
             tnl_client_give_up(c, error, detail);
             return;
+        }
+        if (home_only(c)) {
+            /* Others may still take us, but not with this session. */
+            c->current = NULL;
+            tnl_relation_end(r, TUNNEL_E_GONE, NULL);
+            r = NULL;
         }
     }
     if (r && server != r->server)
@@ -203,6 +220,10 @@ void tnl_servers_lost(tnl_client *c, int error, const char *detail)
 void tnl_servers_move(tnl_client *c)
 {
     uint64_t wait = jitter(NEXT_MS);
+    if (!tnl_servers_over(c, c->current)) {
+        c->attempt.backoff.cap_ms = BACKOFF_CAP_MS;
+        wait += tnl_backoff_next(&c->attempt.backoff, random32());
+    }
     c->attempt.tried = 0;
     if (c->attempt.state == TNL_ATTEMPT_NONE)
         tnl_attempt_start(c, soonest(c, first_of_round(c), c->server_count, &wait), wait);

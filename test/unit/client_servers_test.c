@@ -119,6 +119,86 @@ static void who_was_replaced_goes_nowhere(void **state)
     servers_rig_close(&r);
 }
 
+/* Before there is a session there is nobody whom another one could have replaced. */
+static void one_that_says_replaced_is_a_refusal(void **state)
+{
+    (void)state;
+    servers_rig r;
+    servers_rig_open(&r, &memory.live);
+    r.servers[A].refuse = TUNNEL_E_REPLACED;
+    servers_rig_start(&r);
+    UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED]);
+    assert_int_equal(r.servers[A].hellos, 1);
+    assert_int_equal(r.servers[B].hellos, 1);
+    assert_int_equal(r.count[TUNNEL_EVENT_FAILED], 0);
+    servers_rig_close(&r);
+}
+
+typedef enum manner { CUT, ENDED, FORGOTTEN } manner;
+
+/* A ends each session as soon as there is one; whether B was asked by then. */
+static bool b_was_asked(servers_rig *r, manner how)
+{
+    fake_server *a = &r->servers[A];
+    if (a->session && tnl_session_mux(a->session) && a->publishes == a->hellos) {
+        if (how == ENDED)
+            fake_server_end_session(a, TUNNEL_E_LIMIT, "");
+        else
+            fake_server_drop(a);
+    }
+    return r->servers[B].hellos > 0;
+}
+
+/* Neither does one that takes us every time keep us from the others. */
+static void one_that_ends_all_sessions_does_not_hold_us(void **state)
+{
+    (void)state;
+    for (manner how = CUT; how <= FORGOTTEN; how++) {
+        servers_rig r;
+        servers_rig_open(&r, &memory.live);
+        r.servers[A].grace_ms = how == FORGOTTEN ? 600000 : 0;
+        servers_rig_live(&r);
+        UNTIL(&r.l, b_was_asked(&r, how));
+        assert_true(r.servers[A].hellos >= 3);
+        assert_int_equal(r.count[TUNNEL_EVENT_FAILED], 0);
+        servers_rig_close(&r);
+    }
+}
+
+/* Who is sent away again and again does not run. */
+static void moves_that_lead_nowhere_become_slow(void **state)
+{
+    (void)state;
+    servers_rig r;
+    servers_rig_open(&r, &memory.live);
+    servers_rig_live(&r);
+    for (unsigned i = 2; i < 9; i++) {
+        fake_server_goaway(&r.servers[i % 2 ? B : A], "elsewhere");
+        UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == i);
+    }
+    assert_true(r.client->attempt.backoff.attempt > 1);
+    assert_int_equal(r.count[TUNNEL_EVENT_FAILED], 0);
+    servers_rig_close(&r);
+}
+
+/* The link of a session is lost, its lanes go on, and its server will not have us any more. */
+static void one_that_refuses_a_new_link_is_left(void **state)
+{
+    (void)state;
+    servers_rig r;
+    servers_rig_open(&r, &memory.live);
+    servers_rig_live(&r);
+    tnl_relation *at_a = r.client->current;
+    tnl_link *link = at_a->link;
+    at_a->link = NULL;
+    tnl_servers_failed(r.client, A, TUNNEL_E_AUTH_FAILED, "revoked", 0);
+    at_a->link = link;
+    assert_int_equal(r.count[TUNNEL_EVENT_FAILED], 0);
+    UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == 2);
+    assert_int_equal(r.servers[B].hellos, 1);
+    servers_rig_close(&r);
+}
+
 static void patience_is_given_to_whom_asks_for_it(void **state)
 {
     (void)state;
@@ -508,6 +588,10 @@ int main(void)
         cmocka_unit_test(one_that_refuses_us_is_left_out),
         cmocka_unit_test(when_all_refuse_us_it_ends),
         cmocka_unit_test(who_was_replaced_goes_nowhere),
+        cmocka_unit_test(one_that_says_replaced_is_a_refusal),
+        cmocka_unit_test(one_that_ends_all_sessions_does_not_hold_us),
+        cmocka_unit_test(moves_that_lead_nowhere_become_slow),
+        cmocka_unit_test(one_that_refuses_a_new_link_is_left),
         cmocka_unit_test(patience_is_given_to_whom_asks_for_it),
         cmocka_unit_test(others_are_tried_meanwhile),
         cmocka_unit_test(a_server_that_is_dead_does_not_hold_us),
