@@ -132,6 +132,17 @@ static int write_frame(server_end *e, uint8_t opcode, const uint8_t *p, size_t n
     return tnl_conn_write(e->conn, v, 2);
 }
 
+/* From now on it has a while; false: there is no memory for that, and it ends at once. */
+static bool limit_end(server_end *e)
+{
+    if (!e->timer && tnl_timer_new(&e->timer, e->conn->loop, on_timer, e)) {
+        tnl_conn_close(e->conn);
+        return false;
+    }
+    tnl_timer_start(e->timer, CLOSE_MS);
+    return true;
+}
+
 /* Sends the close frame. The peer's, or its end, is awaited for a while, or was there before. */
 static void say_goodbye(server_end *e, unsigned code)
 {
@@ -139,13 +150,10 @@ static void say_goodbye(server_end *e, unsigned code)
     if (e->told)
         return;
     e->told = true;
-    int rc = write_frame(e, OP_CLOSE, payload, code == CODE_NONE ? 0 : 2);
-    if (rc == 0)
-        rc = tnl_timer_new(&e->timer, e->conn->loop, on_timer, e);
-    if (rc)
+    if (write_frame(e, OP_CLOSE, payload, code == CODE_NONE ? 0 : 2))
         tnl_conn_close(e->conn);
     else
-        tnl_timer_start(e->timer, CLOSE_MS);
+        limit_end(e);
 }
 
 static void violation(server_end *e, unsigned code, const char *why)
@@ -421,6 +429,20 @@ static void become_open(server_end *e)
     tnl_conn_resume(e->conn);
 }
 
+/* The user's last words go first: they may say why. Where they have to wait, they do so for a
+ * while. */
+static void end_politely(server_end *e)
+{
+    if (tnl_conn_pending(e->conn)) {
+        if (!e->timer)
+            limit_end(e);
+        return;
+    }
+    (void)send_batch(e);
+    if (!e->deaf)
+        say_goodbye(e, CODE_NORMAL);
+}
+
 static void on_task(void *user)
 {
     server_end *e = user;
@@ -429,9 +451,8 @@ static void on_task(void *user)
     if (!e->open)
         become_open(e);
     if (e->user_closed && !e->told) {
-        (void)send_batch(e);
         if (!e->deaf)
-            say_goodbye(e, CODE_NORMAL);
+            end_politely(e);
     } else if (!e->deaf) {
         flush(e);
     }

@@ -642,6 +642,19 @@ static void cut_short(void **state)
     rig_close(r);
 }
 
+/* Sends until nothing moves any more. */
+static uint64_t get_stuck(rig *r)
+{
+    uint64_t before;
+    test_end_send(&r->e, (uint64_t)1 << 40);
+    do {
+        before = r->e.sent;
+        for (int k = 0; k < 20; k++)
+            test_turn(&r->l);
+    } while (r->e.sent != before);
+    return before;
+}
+
 /* A peer that never answers the close frame, or does not even read, holds nothing for long. */
 static void deaf_peers(void **state)
 {
@@ -650,17 +663,30 @@ static void deaf_peers(void **state)
     for (int i = 0; i < 2; i++) {
         server_open(r, NULL, 0, i);
         if (i) {
-            test_end_send(&r->e, (uint64_t)1 << 40);
-            uint64_t before;
-            do {
-                before = r->e.sent;
-                for (int k = 0; k < 20; k++)
-                    test_turn(&r->l);
-            } while (r->e.sent != before); /* stuck */
+            get_stuck(r);
         }
         test_end_close(&r->e);
         UNTIL(&r->l, r->e.closes);
         assert_int_equal(r->e.error, 0);
+        server_close(r);
+    }
+    rig_close(r);
+}
+
+/* The reason of an end reaches also a peer whose connection was full just then. */
+static void last_words_wait_for_room(void **state)
+{
+    (void)state;
+    rig *r = rig_open();
+    for (int plain = 0; plain < 2; plain++) {
+        int size = 32 * 1024;
+        server_open(r, NULL, 0, plain);
+        setsockopt(r->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+        uint64_t before = get_stuck(r);
+        test_end_close(&r->e);
+        UNTIL(&r->l, (r->n = 0, received(r, SIZE_MAX), r->e.closes));
+        assert_int_equal(r->e.error, 0);
+        assert_true(r->e.sent > before);
         server_close(r);
     }
     rig_close(r);
@@ -675,13 +701,7 @@ static void bounded_when_stuck(void **state)
         int size = 32 * 1024;
         server_open(r, NULL, 0, plain);
         setsockopt(r->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-        test_end_send(&r->e, (uint64_t)1 << 40);
-        uint64_t before;
-        do {
-            before = r->e.sent;
-            for (int k = 0; k < 20; k++)
-                test_turn(&r->l);
-        } while (r->e.sent != before);
+        uint64_t before = get_stuck(r);
         assert_true(r->e.sent < 16 * 1024 * 1024); /* the kernel's buffers, mostly */
         /* And goes on when there is room. */
         UNTIL(&r->l, (r->n = 0, received(r, SIZE_MAX), r->e.sent > before));
@@ -708,6 +728,7 @@ int main(void)
         cmocka_unit_test(unmasked_frames),
         cmocka_unit_test(cut_short),
         cmocka_unit_test(deaf_peers),
+        cmocka_unit_test(last_words_wait_for_room),
         cmocka_unit_test(bounded_when_stuck),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
