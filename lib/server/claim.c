@@ -176,8 +176,12 @@ bool tnl_claim_awaited(const tnl_server *s, const char *host)
 
 void tnl_claim_await(const tnl_tunnel *t, uint64_t until)
 {
-    if (t->claim)
-        t->claim->awaited_until = until;
+    tnl_claims *c = &t->peer->server->claims;
+    if (!t->claim)
+        return;
+    t->claim->awaited_until = until;
+    if (c->awaited_until < until)
+        c->awaited_until = until;
 }
 
 int tnl_claim_take(tnl_tunnel *t)

@@ -33,7 +33,8 @@ enum {
     TNL_POOL_GAP_MS = 1000,   /* how long a visitor waits for one while there are others */
     TNL_MAX_TUNNELS = 64,     /* of one client */
     TNL_MAX_VISITORS = 16000, /* connections that are not links (yet) */
-    TNL_MAX_CLIENTS = 16384,  /* links */
+    TNL_MAX_CLIENTS = 16384,  /* sessions */
+    TNL_MAX_JOINING = 1024,   /* links beyond that: of sessions that come back, mostly */
     TNL_MAX_LANES = 8,        /* of a session */
     TNL_MAX_PARKED = 16384,   /* sessions that wait for a link; of one account: */
     TNL_MAX_PARKED_ACCOUNT = 4096,

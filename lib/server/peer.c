@@ -176,6 +176,13 @@ enum { INSTANCE_KEY = TNL_ACCOUNT_SIZE + TNL_ID_SIZE };
 _Static_assert(offsetof(tnl_peer, instance) == offsetof(tnl_peer, account) + TNL_ACCOUNT_SIZE,
                "the account and the instance are a key together");
 
+/* A client that comes back takes the place of its former session. */
+static bool has_room(const tnl_peer *p)
+{
+    return p->server->sessions.count < TNL_MAX_CLIENTS ||
+           tnl_map_get(&p->server->instances, p->account, INSTANCE_KEY);
+}
+
 static void replace_older(const tnl_peer *p)
 {
     tnl_map_node *n = tnl_map_get(&p->server->instances, p->account, INSTANCE_KEY);
@@ -255,6 +262,8 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
         return TUNNEL_E_GONE; /* a session that begins now would have to move at once */
     memcpy(p->instance, hello.instance, sizeof(p->instance));
     p->force = hello.force;
+    if (!has_room(p))
+        return TUNNEL_E_LIMIT;
     replace_older(p);
     p->owner = tnl_account_join(&p->server->accounts, p->account);
     int rc = p->owner ? welcome(p, &hello) : TUNNEL_E_NOMEM;

@@ -51,6 +51,8 @@ static void dismiss(tnl_tunnel *t, int code, const char *message)
 static void displace(tnl_name *held)
 {
     held->kept = true;
+    tnl_list_remove(
+        &held->of_kept); /* take_over() alone ends it: whoever joins may be gone by then */
     while (held->count)
         dismiss(TNL_CONTAINER(held->members.next, tnl_tunnel, of_name), TUNNEL_E_REPLACED,
                 "another client of the same account has taken the name");

@@ -68,12 +68,13 @@ static int account_of(const tnl_visitor *v, char account[TNL_ACCOUNT_SIZE])
     return tnl_tokens_check(v->server->config.tokens, token, account);
 }
 
-/* Whether the server takes one more link; else the client was told. */
+/* Whether the server takes one more link; else the client was told. Sessions that are parked count,
+ * and must not be kept from coming back by that. */
 static bool has_room(tnl_visitor *v)
 {
     if (v->server->closing)
         refuse_link(v, 503, TUNNEL_E_GONE, "the server is shutting down", "Retry-After", "2");
-    else if (v->server->peer_count >= TNL_MAX_CLIENTS)
+    else if (v->server->peer_count >= TNL_MAX_CLIENTS + TNL_MAX_JOINING)
         refuse_link(v, 503, TUNNEL_E_LIMIT, "the server has as many clients as it takes",
                     "Retry-After", "60");
     else

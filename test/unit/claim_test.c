@@ -444,6 +444,79 @@ static void what_lies_beside_it_is_no_trap(void **state)
     folder_remove(&f);
 }
 
+/* --- a client that begins anew
+ * -------------------------------------------------------------------- */
+
+static tnl_peer *peer_of(test_edge *e, uint8_t instance)
+{
+    for (tnl_list *n = e->server->peers.next; n != &e->server->peers; n = n->next) {
+        tnl_peer *p = TNL_CONTAINER(n, tnl_peer, node);
+        if (p->session && tnl_session_mux(p->session) && p->instance[0] == instance)
+            return p;
+    }
+    return NULL;
+}
+
+/* What it had is kept for it, but it reads nothing: its session ends with the very answer. */
+static void one_that_does_not_read_loses_what_it_takes_again(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service one, again, more;
+    uint8_t bytes[300] = {0};
+    choice ch = {.hold_ms = LONG_MS};
+    open_edge(&e, &ch);
+    test_service_open(&one, &e, "demo");
+    uint8_t instance = one.hello.instance[0];
+    test_service_start(&again, &e, "secret", instance);
+    UNTIL(&e.l, again.session && !one.session);
+    assert_false(tnl_list_empty(&e.server->kept_names));
+    tnl_peer *p = peer_of(&e, instance);
+    assert_non_null(p);
+    while (tnl_mux_control(tnl_session_mux(p->session), 0x3f, bytes, sizeof(bytes)) == 0)
+        continue;
+    while (tnl_mux_control(tnl_session_mux(p->session), 0x3f, bytes, 1) == 0)
+        continue;
+    tnl_publish m = {.tunnel = 1, .kind = tnl_str_of("http"), .name = tnl_str_of("demo")};
+    size_t n = tnl_publish_encode(bytes, sizeof(bytes), &m);
+    assert_int_equal(tnl_publish_control(p, TNL_CONTROL_PUBLISH, bytes, n), 0);
+    UNTIL(&e.l, !again.session);
+    assert_int_equal(e.server->names.count, 0);
+    test_service_open(&more, &e, "demo");
+    test_service_close(&more);
+    test_service_close(&again);
+    test_service_close(&one);
+    test_edge_close(&e);
+}
+
+/* --- a server that is full
+ * ------------------------------------------------------------------------ */
+
+/* Those whom it has can come back: their own former sessions do not keep them out. */
+static void who_is_known_may_return_to_a_full_server(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service one, again, more;
+    choice ch = {.hold_ms = LONG_MS};
+    open_edge(&e, &ch);
+    test_service_open(&one, &e, "demo");
+    e.server->peer_count += TNL_MAX_CLIENTS - 1;
+    e.server->sessions.count += TNL_MAX_CLIENTS - 1;
+    test_service_start(&more, &e, "secret", SECOND);
+    UNTIL(&e.l, more.failed || more.session);
+    assert_null(more.session);
+    e.server->sessions.count -= TNL_MAX_CLIENTS - 1;
+    test_service_start(&again, &e, "secret", FIRST);
+    UNTIL(&e.l, again.failed || again.session);
+    assert_non_null(again.session);
+    e.server->peer_count -= TNL_MAX_CLIENTS - 1;
+    test_service_close(&again);
+    test_service_close(&more);
+    test_service_close(&one);
+    test_edge_close(&e);
+}
+
 /* --- bounds ----------------------------------------------------------------------------------- */
 
 static bool has(const tnl_claims *c, const char *key)
@@ -499,6 +572,8 @@ int main(void)
         cmocka_unit_test(what_lies_beside_it_is_no_trap),
         cmocka_unit_test(claims_in_the_file_end),
         cmocka_unit_test(a_file_that_is_of_no_use),
+        cmocka_unit_test(one_that_does_not_read_loses_what_it_takes_again),
+        cmocka_unit_test(who_is_known_may_return_to_a_full_server),
         cmocka_unit_test(what_is_kept_is_bounded),
     };
     signal(SIGPIPE, SIG_IGN);
