@@ -28,19 +28,11 @@ typedef struct arrival {
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static void stop_waiting(arrival *a)
-{
-    if (tnl_list_empty(&a->waiting))
-        return;
-    tnl_list_remove(&a->waiting);
-    a->server->handshakes_waiting--;
-}
-
 /* The connection is somebody else's now, or gone. */
 static void arrival_free(arrival *a)
 {
     tnl_server *s = a->server;
-    stop_waiting(a);
+    tnl_turns_leave(&a->server->handshakes, &a->waiting);
     tnl_list_remove(&a->node);
     s->visitor_count--;
     tnl_timer_free(a->timer);
@@ -53,7 +45,7 @@ static void arrival_free(arrival *a)
 static void fail(arrival *a)
 {
     a->over = true;
-    stop_waiting(a);
+    tnl_turns_leave(&a->server->handshakes, &a->waiting);
     tnl_timer_stop(a->timer);
     if (a->tls || a->some)
         a->server->stats.bad_handshakes++;
@@ -102,62 +94,36 @@ static void refuse(arrival *a, uint8_t alert)
 static void give_up(arrival *a)
 {
     a->over = true;
-    stop_waiting(a);
+    tnl_turns_leave(&a->server->handshakes, &a->waiting);
     tnl_timer_stop(a->timer);
     tnl_conn_close(a->conn);
 }
 
 static void begin_tls(arrival *a, const uint8_t *p, size_t n)
 {
-    tnl_server *s = a->server;
-    /* Not 0: such timers all fire within one turn. After two handshakes 1 ms has long passed. */
-    if (s->handshakes_begun++ == 0)
-        tnl_timer_start(s->handshake_turn, 1);
-    if (!s->tls) { /* taken away while it waited */
+    if (!a->server->tls) { /* taken away while it waited */
         give_up(a);
         return;
     }
-    tnl_visitor_accept(s, a->conn, true, p, n);
+    tnl_visitor_accept(a->server, a->conn, true, p, n);
     arrival_free(a);
 }
 
-static void on_handshake_turn(void *user)
+void tnl_arrival_turn(tnl_list *node)
 {
-    tnl_server *s = user;
-    s->handshakes_begun = 0;
-    for (tnl_list *n;
-         s->handshakes_begun < TNL_HANDSHAKES_TURN && (n = tnl_list_first(&s->handshakes));) {
-        arrival *a = TNL_CONTAINER(n, arrival, waiting);
-        begin_tls(a, tnl_buf_bytes(&a->held), tnl_buf_len(&a->held));
-    }
-}
-
-int tnl_arrival_init(tnl_server *s)
-{
-    tnl_list_init(&s->handshakes);
-    return tnl_timer_new(&s->handshake_turn, s->loop, on_handshake_turn, s);
-}
-
-void tnl_arrival_end(tnl_server *s)
-{
-    tnl_timer_free(s->handshake_turn);
+    arrival *a = TNL_CONTAINER(node, arrival, waiting);
+    begin_tls(a, tnl_buf_bytes(&a->held), tnl_buf_len(&a->held));
 }
 
 /* The first message has come: its answer costs milliseconds, and others want some of them too. */
 static void take_turn(arrival *a, const uint8_t *p, size_t n)
 {
-    tnl_server *s = a->server;
-    if (s->handshakes_begun < TNL_HANDSHAKES_TURN && tnl_list_empty(&s->handshakes)) {
-        begin_tls(a, p, n);
-        return;
-    }
+    tnl_turns *turns = &a->server->handshakes;
     bool held = tnl_buf_len(&a->held) > 0;
-    if (s->handshakes_waiting >= TNL_HANDSHAKES_MAX || (!held && tnl_buf_add(&a->held, p, n))) {
+    if (tnl_turns_take(turns))
+        begin_tls(a, p, n);
+    else if ((!held && tnl_buf_add(&a->held, p, n)) || !tnl_turns_wait(turns, &a->waiting))
         give_up(a);
-        return;
-    }
-    tnl_list_add_tail(&s->handshakes, &a->waiting);
-    s->handshakes_waiting++;
 }
 
 /* --- whose it is ------------------------------------------------------------------------------ */

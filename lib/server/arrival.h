@@ -16,10 +16,8 @@
 /* Takes over the connection. tls: the listener is for TLS. */
 void tnl_arrival_accept(tnl_server *s, tnl_conn *c, bool tls);
 
-/* Sets up, and frees, what spreads TLS handshakes over turns, so that a storm of them leaves time
- * for everybody else. 0 or TUNNEL_E_NOMEM. */
-int tnl_arrival_init(tnl_server *s);
-void tnl_arrival_end(tnl_server *s);
+/* The turn of one has come that waits for its TLS. */
+void tnl_arrival_turn(tnl_list *node);
 
 /* Closes those that have said nothing. */
 void tnl_arrival_close_silent(tnl_server *s);

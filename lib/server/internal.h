@@ -14,6 +14,7 @@
 #include "server/account.h"
 #include "server/claim.h"
 #include "server/server.h"
+#include "server/turns.h"
 #include "tls/tls.h"
 #include "transport/transport.h"
 #include "wire/message.h"
@@ -40,11 +41,13 @@ enum {
     TNL_MAX_PARKED_ACCOUNT = 4096,
     TNL_MAX_PARKED_BYTES = 256 * 1024 * 1024, /* what their streams hold; of one account: */
     TNL_MAX_PARKED_BYTES_ACCOUNT = 64 * 1024 * 1024,
-    TNL_RAW_WAITING = 64,         /* connections of a name whose client comes back at once */
-    TNL_GAP_MS = 5000,            /* how long a new visitor waits for a client to come back */
-    TNL_PROBE_MS = 2000,          /* for the holder of a name to show that it lives */
-    TNL_HANDSHAKES_TURN = 2,      /* TLS handshakes begun in a turn: each costs milliseconds */
-    TNL_HANDSHAKES_MAX = 1024,    /* and those that wait for their turn */
+    TNL_RAW_WAITING = 64,      /* connections of a name whose client comes back at once */
+    TNL_GAP_MS = 5000,         /* how long a new visitor waits for a client to come back */
+    TNL_PROBE_MS = 2000,       /* for the holder of a name to show that it lives */
+    TNL_HANDSHAKES_TURN = 2,   /* TLS handshakes begun in a turn: each costs milliseconds */
+    TNL_HANDSHAKES_MAX = 1024, /* and those that wait for their turn */
+    TNL_NEWCOMERS_TURN = 8,    /* links that begin in a turn */
+    TNL_NEWCOMERS_MAX = 4096,
     TNL_PIPELINE_MAX = 16 * 1024, /* bytes read ahead of the request being answered */
     TNL_HOST_MAX = 256,
     TNL_PATH_ID_MAX = 128,
@@ -172,11 +175,9 @@ struct tnl_server {
     uint16_t tls_port;    /* where visitors of tls tunnels come */
     tnl_map names;        /* by key */
     tnl_list kept_names;
-    tnl_list arrivals;   /* connections of which it is not known yet whose they are */
-    tnl_list handshakes; /* of those: they wait for the turn of their TLS */
-    size_t handshakes_waiting;
-    unsigned handshakes_begun; /* in this turn */
-    tnl_timer *handshake_turn;
+    tnl_list arrivals;    /* connections of which it is not known yet whose they are */
+    tnl_turns handshakes; /* of those: the first answer of our TLS */
+    tnl_turns newcomers;  /* visitors that become links */
     tnl_list visitors;
     tnl_list awaiting; /* of those: their tunnel, after a restart (await.c) */
     tnl_task await_look;
@@ -343,6 +344,8 @@ void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *ear
 void tnl_visitor_close(tnl_list *node);
 /* Ends it politely if it is between two requests. */
 void tnl_visitor_leave_idle(tnl_list *node);
+/* The turn of one has come that is to become a link. */
+void tnl_visitor_turn(tnl_list *node);
 /* Whether it has asked for something. */
 bool tnl_visitor_is_busy(const tnl_list *node);
 

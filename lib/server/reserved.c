@@ -74,7 +74,8 @@ static bool has_room(tnl_visitor *v)
 {
     if (v->server->closing)
         refuse_link(v, 503, TUNNEL_E_GONE, "the server is shutting down", "Retry-After", "2");
-    else if (v->server->peer_count >= TNL_MAX_CLIENTS + TNL_MAX_JOINING)
+    else if (v->server->peer_count + v->server->newcomers.count >=
+             TNL_MAX_CLIENTS + TNL_MAX_JOINING)
         refuse_link(v, 503, TUNNEL_E_LIMIT, "the server has as many clients as it takes",
                     "Retry-After", "60");
     else

@@ -97,7 +97,8 @@ static void on_finish(void *user)
     void *closed_user = s->closed_user;
     tnl_timer_free(s->sweep);
     tnl_timer_free(s->drain_timer);
-    tnl_arrival_end(s);
+    tnl_turns_end(&s->handshakes);
+    tnl_turns_end(&s->newcomers);
     tnl_task_cancel(&s->drain_look);
     tnl_task_cancel(&s->await_look);
     tnl_task_cancel(&s->revoke);
@@ -191,7 +192,11 @@ int tnl_server_new(tnl_server **out, tnl_loop *loop, const tnl_server_config *co
     tnl_task_init(&s->revoke, on_revoke, s);
     int rc = tnl_drain_init(s);
     if (rc == 0)
-        rc = tnl_arrival_init(s);
+        rc = tnl_turns_init(&s->handshakes, loop, TNL_HANDSHAKES_TURN, TNL_HANDSHAKES_MAX,
+                            tnl_arrival_turn);
+    if (rc == 0)
+        rc = tnl_turns_init(&s->newcomers, loop, TNL_NEWCOMERS_TURN, TNL_NEWCOMERS_MAX,
+                            tnl_visitor_turn);
     if (rc == 0)
         rc = tnl_random(&seed, sizeof(seed));
     tnl_map_init(&s->names, seed);

@@ -36,6 +36,7 @@ static void drop_up(tnl_visitor *v)
 static void end(tnl_visitor *v)
 {
     v->closing = true;
+    tnl_turns_leave(&v->server->newcomers, &v->newcomer);
     tnl_list_remove(&v->awaiting);
     tnl_timer_stop(v->timer);
     tnl_exchange_tell(v);
@@ -362,6 +363,11 @@ static void on_data(void *user, uint8_t *p, size_t n)
     tnl_visitor *v = user;
     if (v->closing)
         return;
+    if (v->link_taken) {
+        if (tnl_buf_add(&v->out, p, n))
+            tnl_visitor_abort(v);
+        return;
+    }
     if (upgraded(v)) {
         v->note.bytes_in += n;
         tnl_stream_commit(v->up->stream, n);
@@ -387,6 +393,10 @@ static void on_eof(void *user)
     tnl_visitor *v = user;
     if (v->closing)
         return;
+    if (v->link_taken) {
+        tnl_visitor_abort(v);
+        return;
+    }
     if (upgraded(v)) {
         v->eof_seen = true;
         tnl_stream_fin(v->up->stream);
@@ -452,7 +462,9 @@ static void on_timer(void *user)
     tnl_visitor *v = user;
     if (v->closing)
         return;
-    if (!v->answered)
+    if (v->link_taken)
+        tnl_visitor_abort(v);
+    else if (!v->answered)
         end_waiting(v);
     else if (tnl_conn_pending(v->conn) && v->taken == taken(v))
         tnl_visitor_abort(v);
@@ -469,25 +481,44 @@ static const tnl_conn_events conn_events = {.space = on_space,
 
 /* The head of the upgrade was written afresh into out, so that libwebsockets sees a well-formed one
  * only. */
-static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
+static void begin_link(tnl_visitor *v, const uint8_t *rest, size_t n)
 {
     char from[sizeof(v->peer.host) + 8];
     snprintf(from, sizeof(from), v->peer.ipv6 ? "[%s]:%u" : "%s:%u", v->peer.host, v->peer.port);
-    tnl_conn_pause(v->conn);
     if (v->is_lane) {
         tnl_iov answer = {tnl_buf_bytes(&v->out), tnl_buf_len(&v->out)};
         tnl_visitor_write(v, &answer, 1);
         if (v->closing)
             return;
         tnl_peer_accept_lane(v->server, v->conn, v->account, from, rest, n);
-    } else if (tnl_buf_add(&v->out, rest, n)) {
-        tnl_visitor_abort(v);
-        return;
     } else {
         tnl_peer_accept(v->server, v->conn, v->account, from, tnl_buf_bytes(&v->out),
                         tnl_buf_len(&v->out));
     }
     visitor_free(v);
+}
+
+void tnl_visitor_turn(tnl_list *node)
+{
+    tnl_visitor *v = TNL_CONTAINER(node, tnl_visitor, newcomer);
+    if (tnl_tokens_has(v->server->config.tokens, v->account))
+        begin_link(v, NULL, 0);
+    else
+        tnl_visitor_abort(v); /* taken away while it waited */
+}
+
+static void hand_over_link(tnl_visitor *v, const uint8_t *rest, size_t n)
+{
+    tnl_turns *turns = &v->server->newcomers;
+    tnl_conn_pause(v->conn);
+    if (v->is_lane)
+        begin_link(v, rest, n); /* its client is here already */
+    else if (tnl_buf_add(&v->out, rest, n))
+        tnl_visitor_abort(v);
+    else if (tnl_turns_take(turns))
+        begin_link(v, NULL, 0);
+    else if (!tnl_turns_wait(turns, &v->newcomer))
+        tnl_visitor_abort(v);
 }
 
 void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *early, size_t n)
@@ -504,6 +535,7 @@ void tnl_visitor_accept(tnl_server *s, tnl_conn *c, bool tls, const uint8_t *ear
     v->tls = tls;
     tnl_list_init(&v->node);
     tnl_list_init(&v->awaiting);
+    tnl_list_init(&v->newcomer);
     tnl_buf_init(&v->ahead, AHEAD_MAX);
     tnl_buf_init(&v->out, OUT_MAX);
     tnl_task_init(&v->go_on, on_go_on, v);

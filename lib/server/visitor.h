@@ -49,8 +49,9 @@ struct tnl_visitor {
     bool head_sent;    /* and has left it */
     bool response_done;
     bool close_after;
-    bool link_taken; /* the connection has become a client's link */
-    bool is_lane;    /* and that is a lane */
+    bool link_taken;   /* the connection has become a client's link */
+    bool is_lane;      /* and that is a lane */
+    tnl_list newcomer; /* in server->newcomers: its link waits for its turn */
     bool head_request;
     bool upgrade_asked;
     bool eof_seen;      /* the visitor has ended its direction, after asking for an upgrade */

@@ -305,8 +305,8 @@ static void handshakes_take_turns(void **state)
             test_guest_open(&g[i], &r->e);
             say_hello(&g[i], "test");
         }
-        UNTIL(&r->e.l, r->e.server->handshakes_waiting >= GUESTS / 2);
-        assert_true(r->e.server->handshakes_begun <= TNL_HANDSHAKES_TURN);
+        UNTIL(&r->e.l, r->e.server->handshakes.count >= GUESTS / 2);
+        assert_true(r->e.server->handshakes.begun <= TNL_HANDSHAKES_TURN);
         if (close)
             test_edge_close_server(&r->e);
         for (int i = 0; i < GUESTS; i++) {
