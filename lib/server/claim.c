@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "server/internal.h"
@@ -35,6 +36,7 @@ void tnl_claims_init(tnl_claims *c, uint64_t seed)
     tnl_map_init(&c->by_key, seed);
     tnl_map_init(&c->owners, seed);
     tnl_list_init(&c->kept);
+    c->file = -1;
 }
 
 /* --- owners ----------------------------------------------------------------------------------- */
@@ -135,6 +137,9 @@ void tnl_claims_free(tnl_claims *c)
         claim_free(c, TNL_CONTAINER(n, tnl_claim, by_key));
     tnl_map_free(&c->by_key);
     tnl_map_free(&c->owners);
+    if (c->file >= 0)
+        close(c->file);
+    c->file = -1;
 }
 
 /* --- tunnels ---------------------------------------------------------------------------------- */

@@ -33,6 +33,7 @@ typedef struct tnl_claims {
     bool changed; /* since the file was written */
     bool frozen;  /* the server ends: what ends with it stays claimed */
     bool file_failed;
+    int file; /* the state file, open and locked; -1: none */
     uint64_t written_at;
     uint64_t awaited_until; /* none is awaited after that; 0: none at all */
 } tnl_claims;
@@ -54,7 +55,8 @@ void tnl_claim_leave(struct tnl_tunnel *t);
 
 /* claim_file.c: the file */
 /* What a former server has left, then writes it: so that a file that cannot be used shows at once.
- * 0; NOT_FOUND (no such folder), ACCESS, INVALID, IO, NOMEM with a line in detail. */
+ * 0; NOT_FOUND (no such folder), ACCESS, INVALID, ADDR_IN_USE (another server has it), IO, NOMEM
+ * with a line in detail. After a start that failed: 0, it is still open. */
 int tnl_claims_open(struct tnl_server *s, char *detail, size_t size);
 /* From time to time: ends what was kept for long enough, writes what has changed. now: loop time.
  */

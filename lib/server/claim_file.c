@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,7 +33,57 @@ static int error_of(int error)
 {
     return error == ENOENT                     ? TUNNEL_E_NOT_FOUND
            : error == EACCES || error == EPERM ? TUNNEL_E_ACCESS
+           : error == EWOULDBLOCK              ? TUNNEL_E_ADDR_IN_USE
                                                : TUNNEL_E_IO;
+}
+
+/* --- one server at a time --------------------------------------------------------------------- */
+
+/* Two servers with one file would each write what the other one does not know. The file itself is
+ * locked, and the one that takes its place before it does; a file system without locks does not
+ * keep the server from working. 0 or an errno. */
+static int lock(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK ? EWOULDBLOCK : 0;
+}
+
+static void hold_file(tnl_claims *c, int fd)
+{
+    if (c->file >= 0)
+        close(c->file);
+    c->file = fd;
+}
+
+static const char *why_of(int error)
+{
+    return error == EWOULDBLOCK ? "another server is using it: give each one of its own"
+                                : strerror(error);
+}
+
+/* Opens it, if it is a file, and nobody else's. 0 or an errno; ENOENT: there is none yet. */
+static int open_file(tnl_server *s, char *detail, size_t size)
+{
+    struct stat st;
+    const char *path = s->config.state_file;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return ENOENT;
+    int error = fd < 0 || fstat(fd, &st) ? errno : 0;
+    if (!error && !S_ISREG(st.st_mode)) {
+        snprintf(detail, size, "the state file '%s' is not a regular file: give another path",
+                 path);
+        close(fd);
+        return EINVAL;
+    }
+    error = error ? error : lock(fd);
+    if (error) {
+        snprintf(detail, size, "cannot read the state file '%s': %s", path, why_of(error));
+        if (fd >= 0)
+            close(fd);
+        return error;
+    }
+    hold_file(&s->claims, fd);
+    return 0;
 }
 
 /* --- reading ---------------------------------------------------------------------------------- */
@@ -75,13 +126,16 @@ static int read_file(tnl_server *s, char *detail, size_t size)
 {
     char line[LINE_MAX];
     const char *path = s->config.state_file;
-    int rc = 0;
-    FILE *f = fopen(path, "re");
-    if (!f && errno == ENOENT)
-        return 0;
+    int rc = 0, error = open_file(s, detail, size);
+    if (error)
+        return error == ENOENT ? 0 : error == EINVAL ? TUNNEL_E_INVALID : error_of(error);
+    int fd = fcntl(s->claims.file, F_DUPFD_CLOEXEC, 0);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
     if (!f) {
         snprintf(detail, size, "cannot read the state file '%s': %s", path, strerror(errno));
-        return error_of(errno);
+        if (fd >= 0)
+            close(fd);
+        return TUNNEL_E_IO;
     }
     for (unsigned number = 1; rc == 0 && fgets(line, sizeof(line), f); number++)
         if (!take_line(s, line, &rc)) {
@@ -129,9 +183,10 @@ static bool write_all(int fd, const uint8_t *p, size_t n)
 }
 
 /* Beside it first, so that there is a whole one at any time. 0 or an errno. */
-static int replace_file(const char *path, const uint8_t *p, size_t n)
+static int replace_file(tnl_server *s, const uint8_t *p, size_t n)
 {
-    char beside[sizeof(((tnl_server_config *)0)->state_file) + 8];
+    const char *path = s->config.state_file;
+    char beside[sizeof(s->config.state_file) + 8];
     snprintf(beside, sizeof(beside), "%s.new", path);
     /* Never what somebody else has put there: a pipe would be waited for, for ever. */
     if (unlink(beside) && errno != ENOENT)
@@ -139,14 +194,15 @@ static int replace_file(const char *path, const uint8_t *p, size_t n)
     int fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return errno;
-    int error = write_all(fd, p, n) ? 0 : errno ? errno : EIO;
-    if (close(fd) && !error)
-        error = errno;
-    if (!error && rename(beside, path))
-        error = errno;
-    if (error)
+    (void)lock(fd); /* new, so that nobody has it */
+    if (!write_all(fd, p, n) || rename(beside, path)) {
+        int error = errno ? errno : EIO;
         unlink(beside);
-    return error;
+        close(fd);
+        return error;
+    }
+    hold_file(&s->claims, fd);
+    return 0;
 }
 
 static int write_file(tnl_server *s, char *detail, size_t size)
@@ -155,15 +211,14 @@ static int write_file(tnl_server *s, char *detail, size_t size)
     tnl_buf_init(&out, FILE_MAX);
     errno = 0;
     int rc = put_claims(s, &out);
-    int error = rc ? ENOMEM
-                   : replace_file(s->config.state_file, tnl_buf_bytes(&out), tnl_buf_len(&out));
+    int error = rc ? ENOMEM : replace_file(s, tnl_buf_bytes(&out), tnl_buf_len(&out));
     tnl_buf_free(&out);
     if (!error) {
         s->claims.changed = false;
         return 0;
     }
     snprintf(detail, size, "cannot write the state file '%s': %s", s->config.state_file,
-             strerror(error));
+             why_of(error));
     return rc ? rc : error_of(error);
 }
 
@@ -179,6 +234,8 @@ int tnl_claims_open(tnl_server *s, char *detail, size_t size)
     /* It may be tried again. */
     while (rc && s->claims.kept_count)
         tnl_claims_expire(&s->claims, UINT64_MAX);
+    if (rc)
+        hold_file(&s->claims, -1);
     s->claims.opened = rc == 0;
     return rc;
 }
@@ -215,4 +272,5 @@ void tnl_claims_close(tnl_server *s)
     if (s->config.state_file[0] && s->claims.changed && !s->claims.frozen)
         save(s);
     s->claims.frozen = true;
+    hold_file(&s->claims, -1); /* its successor may have it */
 }

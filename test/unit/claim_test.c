@@ -392,6 +392,13 @@ static void read_whole(const char *path, char out[4096])
     fclose(f);
 }
 
+static bool says(const char *path, const char *word)
+{
+    char text[4096];
+    read_whole(path, text);
+    return strstr(text, word) != NULL;
+}
+
 /* A server that cannot start has not touched the file of the one that runs, and can try again. */
 static void a_server_that_cannot_start_leaves_it_alone(void **state)
 {
@@ -441,6 +448,48 @@ static void what_lies_beside_it_is_no_trap(void **state)
     read_whole(other, text);
     assert_string_equal(text, "mine");
     unlink(other);
+    folder_remove(&f);
+}
+
+/* A pipe or a device would be read for ever, and then replaced by a file. */
+static void only_a_regular_file_will_do(void **state)
+{
+    (void)state;
+    char detail[600];
+    struct stat st;
+    folder f;
+    folder_make(&f);
+    assert_int_equal(mkfifo(f.file, 0600), 0);
+    assert_int_equal(start_with(f.file, detail), TUNNEL_E_INVALID);
+    assert_non_null(strstr(detail, "not a regular file"));
+    assert_int_equal(stat(f.file, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    unlink(f.file);
+    assert_int_equal(symlink("/dev/null", f.file), 0);
+    assert_int_equal(start_with(f.file, detail), TUNNEL_E_INVALID);
+    assert_int_equal(stat(f.file, &st), 0);
+    assert_true(S_ISCHR(st.st_mode));
+    folder_remove(&f);
+}
+
+static void a_file_for_each_server(void **state)
+{
+    (void)state;
+    char detail[600];
+    test_edge e;
+    test_service one;
+    folder f;
+    folder_make(&f);
+    choice ch = {.hold_ms = LONG_MS, .file = f.file};
+    open_edge(&e, &ch);
+    assert_int_equal(start_with(f.file, detail), TUNNEL_E_ADDR_IN_USE);
+    assert_non_null(strstr(detail, "another server"));
+    test_service_open(&one, &e, "live");
+    UNTIL(&e.l, says(f.file, "live")); /* the new one in its place, */
+    assert_int_equal(start_with(f.file, detail), TUNNEL_E_ADDR_IN_USE); /* is locked as well */
+    test_service_close(&one);
+    test_edge_close(&e);
+    assert_int_equal(start_with(f.file, detail), 0);
     folder_remove(&f);
 }
 
@@ -572,6 +621,8 @@ int main(void)
         cmocka_unit_test(what_lies_beside_it_is_no_trap),
         cmocka_unit_test(claims_in_the_file_end),
         cmocka_unit_test(a_file_that_is_of_no_use),
+        cmocka_unit_test(only_a_regular_file_will_do),
+        cmocka_unit_test(a_file_for_each_server),
         cmocka_unit_test(one_that_does_not_read_loses_what_it_takes_again),
         cmocka_unit_test(who_is_known_may_return_to_a_full_server),
         cmocka_unit_test(what_is_kept_is_bounded),
