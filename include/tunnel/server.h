@@ -58,6 +58,7 @@ TUNNEL_EXPORT int tunnel_server_config_set_grace(tunnel_server_config *config, u
 TUNNEL_EXPORT int tunnel_server_config_set_hold(tunnel_server_config *config, uint32_t ms);
 /* A file in which the server writes down which names and ports belong to whom, so that they are
  * kept for their owners over a restart; it is made if it is not there, readable by its owner alone.
+ * One for each server: tunnel_server_start gives TUNNEL_E_ADDR_IN_USE while another one has it.
  * "", the default: none. */
 TUNNEL_EXPORT int tunnel_server_config_set_state_file(tunnel_server_config *config,
                                                       const char *path);
