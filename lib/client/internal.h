@@ -98,6 +98,8 @@ typedef struct tnl_client_tunnel {
     tnl_tunnel_spec spec; /* name and port: asked for; what the server chose, once it has */
     uint64_t published;   /* number of the relation in which it is; 0: in none */
     bool any;             /* whichever name or port the server likes */
+    bool was_published;   /* by `home`, a server, the last time */
+    size_t home;
     uint16_t public_port; /* of its URL, once it is published */
     bool loop_told;
     bool down; /* its upstream could not be reached, the last time */

@@ -85,6 +85,8 @@ static int on_published(tnl_relation *r, const uint8_t *p, size_t n)
                  m.name.n ? m.name.p : "");
     t->spec.port = (uint16_t)m.port;
     t->published = r->number;
+    t->was_published = true;
+    t->home = r->server;
     if (!tnl_client_published_at(t, m.url)) {
         tnl_client_fail_cycle(c, t);
         return 0;
@@ -120,6 +122,32 @@ static bool ask_for_any(const tnl_relation *r, tnl_client_tunnel *t, int error)
     return true;
 }
 
+static bool serves_any(const tnl_relation *r)
+{
+    const tnl_client *c = r->client;
+    for (const tnl_list *n = c->tunnels.next; n != &c->tunnels; n = n->next)
+        if (TNL_CONTAINER(n, const tnl_client_tunnel, node)->published == r->number)
+            return true;
+    return false;
+}
+
+/* One server had it, another one does not take it: whoever has the name there must not end it for
+ * good. It waits for the session with the next one, which is looked for if this one has nothing. */
+static bool wait_for_home(tnl_relation *r, tnl_client_tunnel *t, int error, const char *text)
+{
+    tnl_client *c = r->client;
+    if (!t->was_published || t->home == r->server || error == TUNNEL_E_REPLACED)
+        return false;
+    t->published = 0;
+    if (!serves_any(r) && !r->goaway) {
+        r->goaway = r->final = true;
+        tnl_servers_move(c);
+    }
+    tunnel_event e = {.type = TUNNEL_EVENT_WARNING, .tunnel = t->id, .error = error, .text = text};
+    tnl_client_tell(c, &e);
+    return true;
+}
+
 static int on_publish_failed(tnl_relation *r, const uint8_t *p, size_t n)
 {
     char text[512];
@@ -133,8 +161,10 @@ static int on_publish_failed(tnl_relation *r, const uint8_t *p, size_t n)
     int error = m.code && m.code < 1000 ? -(int)m.code : TUNNEL_E_PROTOCOL;
     if ((error == TUNNEL_E_GONE && publish_again(r, t)) || ask_for_any(r, t, error))
         return 0;
-    tnl_client_drop_tunnel(c, t);
     tnl_log_escape(text, sizeof(text), m.message.p, m.message.n);
+    if (wait_for_home(r, t, error, text[0] ? text : tunnel_strerror(error)))
+        return 0;
+    tnl_client_drop_tunnel(c, t);
     tunnel_event e = {.type = TUNNEL_EVENT_FAILED,
                       .tunnel = m.tunnel,
                       .error = error,
