@@ -40,9 +40,15 @@ static uint64_t app_flow(const flow_group *g, uint64_t flow)
 
 static flow_group *find_app_flow(const tnl_client *c, uint64_t tunnel, uint64_t *flow)
 {
-    const tnl_relation *r = tnl_relation_find(c, (*flow >> FLOW_BITS) + 1);
+    uint64_t upper = *flow >> FLOW_BITS;
     *flow &= ((uint64_t)1 << FLOW_BITS) - 1;
-    return r ? find_group(r, tunnel) : NULL;
+    /* Of a session's number there is the lower part only. */
+    for (const tnl_list *n = c->relations.prev; n != &c->relations; n = n->prev) {
+        const tnl_relation *r = TNL_CONTAINER(n, const tnl_relation, node);
+        if (tnl_relation_mux(r) && (r->number - 1) << FLOW_BITS >> FLOW_BITS == upper)
+            return find_group(r, tunnel);
+    }
+    return NULL;
 }
 
 static void group_free(flow_group *g)

@@ -518,13 +518,14 @@ static void ask(servers_rig *r, int server, uint64_t tunnel, uint64_t flow)
     UNTIL(&r->l, r->datagrams == had + 1);
 }
 
-static void flows_of_two_sessions_are_not_the_same(void **state)
+/* before: sessions that the client has had. */
+static void flows_of_two_sessions(uint64_t before)
 {
-    (void)state;
     servers_rig r;
     uint64_t tunnel;
     servers_rig_open(&r, &memory.live);
     servers_rig_make(&r);
+    r.client->last_relation = before;
     tnl_tunnel_spec spec = {
         .kind = TNL_KIND_UDP, .far_end = TNL_FAR_LISTEN, .datagram = app_datagram, .user = &r};
     r.servers[A].chosen_port = r.servers[B].chosen_port = 4000;
@@ -550,6 +551,13 @@ static void flows_of_two_sessions_are_not_the_same(void **state)
     assert_int_equal(tnl_client_datagram_send(r.client, tunnel, r.flows[1], "!", 1),
                      TUNNEL_E_NOT_FOUND);
     servers_rig_close(&r);
+}
+
+static void flows_of_two_sessions_are_not_the_same(void **state)
+{
+    (void)state;
+    flows_of_two_sessions(0);
+    flows_of_two_sessions(65536); /* more than the ids of flows can tell */
 }
 
 static void flows_end_at_once(void **state)
