@@ -50,15 +50,26 @@ bool tnl_await(tnl_visitor *v, bool by_path)
     if (!v->awaits_since)
         v->awaits_since = now;
     /* A body cannot wait with it. */
-    if (v->request_framing != TNL_HTTP_NO_BODY || now - v->awaits_since >= TNL_GAP_MS) {
+    if (v->request_framing != TNL_HTTP_NO_BODY || now - v->awaits_since >= TNL_GAP_MS ||
+        s->awaiting_count >= TNL_MAX_AWAITING) {
         tnl_visitor_answer(
             v, 503,
             "The server has just been restarted, and the tunnel's client is not back "
             "yet.\nTry again in a moment.");
     } else {
         tnl_list_add_tail(&s->awaiting, &v->awaiting);
+        s->awaiting_count++;
     }
     return true;
+}
+
+void tnl_await_leave(tnl_visitor *v)
+{
+    v->awaits_since = 0;
+    if (tnl_list_empty(&v->awaiting))
+        return;
+    tnl_list_remove(&v->awaiting);
+    v->server->awaiting_count--;
 }
 
 void tnl_await_look(void *user)
@@ -72,6 +83,7 @@ void tnl_await_look(void *user)
     }
     for (tnl_list *n; (n = tnl_list_first(&list));) {
         tnl_list_remove(n);
+        s->awaiting_count--;
         tnl_exchange_start(TNL_CONTAINER(n, tnl_visitor, awaiting));
     }
 }

@@ -42,6 +42,8 @@ enum {
     TNL_MAX_PARKED_BYTES = 256 * 1024 * 1024, /* what their streams hold; of one account: */
     TNL_MAX_PARKED_BYTES_ACCOUNT = 64 * 1024 * 1024,
     TNL_RAW_WAITING = 64,      /* connections of a name whose client comes back at once */
+    TNL_MAX_AWAITING = 2048,   /* visitors who wait for clients after a restart: each return of one
+                                  has all of them looked at */
     TNL_GAP_MS = 5000,         /* how long a new visitor waits for a client to come back */
     TNL_PROBE_MS = 2000,       /* for the holder of a name to show that it lives */
     TNL_HANDSHAKES_TURN = 2,   /* TLS handshakes begun in a turn: each costs milliseconds */
@@ -180,6 +182,7 @@ struct tnl_server {
     tnl_turns newcomers;  /* visitors that become links */
     tnl_list visitors;
     tnl_list awaiting; /* of those: their tunnel, after a restart (await.c) */
+    size_t awaiting_count;
     tnl_task await_look;
     size_t visitor_count;      /* raw connections counted */
     struct tnl_forwarder *raw; /* raw.c; NULL: stopped */

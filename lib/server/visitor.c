@@ -37,7 +37,7 @@ static void end(tnl_visitor *v)
 {
     v->closing = true;
     tnl_turns_leave(&v->server->newcomers, &v->newcomer);
-    tnl_list_remove(&v->awaiting);
+    tnl_await_leave(v);
     tnl_timer_stop(v->timer);
     tnl_exchange_tell(v);
     drop_up(v);
@@ -118,8 +118,7 @@ void tnl_visitor_write(tnl_visitor *v, const tnl_iov *iov, size_t n)
 static void send_own(tnl_visitor *v, tnl_buf *out, int rc)
 {
     tnl_iov iov = {tnl_buf_bytes(out), tnl_buf_len(out)};
-    tnl_list_remove(&v->awaiting);
-    v->awaits_since = 0;
+    tnl_await_leave(v);
     if (rc == 0)
         tnl_visitor_write(v, &iov, 1);
     tnl_buf_free(out);

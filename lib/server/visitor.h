@@ -92,6 +92,8 @@ const char *tnl_route_mark(const tnl_tunnel *t, char out[TNL_LOOP_MARK]);
 /* There is no tunnel for the request in v->head: whether it waits for one, or was told that it must
  * be patient. */
 bool tnl_await(tnl_visitor *v, bool by_path);
+/* It was answered, or is gone. */
+void tnl_await_leave(tnl_visitor *v);
 /* Who waits tries again. user: the server. */
 void tnl_await_look(void *user);
 

@@ -260,6 +260,35 @@ static void patience_is_bounded(void **state)
     folder_remove(&f);
 }
 
+/* Each client that returns has all who wait looked at: so they are not too many. */
+static void not_too_many_wait(void **state)
+{
+    (void)state;
+    test_edge e;
+    test_service s;
+    test_guest g, more;
+    folder f;
+    folder_make(&f);
+    put(f.file, "name:live.test token:2bb80d537b1da3e3 0\n");
+    choice ch = {.hold_ms = LONG_MS, .file = f.file};
+    open_edge(&e, &ch);
+    e.server->awaiting_count = TNL_MAX_AWAITING - 1;
+    say_get(&g, &e, "live.test");
+    UNTIL(&e.l, !tnl_list_empty(&e.server->awaiting));
+    say_get(&more, &e, "live.test");
+    UNTIL(&e.l, test_guest_hears(&more, " 503 "));
+    assert_false(tnl_list_empty(&e.server->awaiting));
+    test_service_open(&s, &e, "live");
+    test_call_answer(test_service_await(&s, 1), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    UNTIL(&e.l, test_guest_hears(&g, "hi"));
+    assert_int_equal(e.server->awaiting_count, TNL_MAX_AWAITING - 1);
+    test_service_close(&s);
+    test_guest_free(&g);
+    test_guest_free(&more);
+    test_edge_close(&e);
+    folder_remove(&f);
+}
+
 typedef struct witness {
     tnl_server *server;
     unsigned answers;
@@ -616,6 +645,7 @@ int main(void)
         cmocka_unit_test(names_outlive_the_server),
         cmocka_unit_test(visitors_wait_for_clients_to_return),
         cmocka_unit_test(patience_is_bounded),
+        cmocka_unit_test(not_too_many_wait),
         cmocka_unit_test(who_was_answered_waits_no_more),
         cmocka_unit_test(a_server_that_cannot_start_leaves_it_alone),
         cmocka_unit_test(what_lies_beside_it_is_no_trap),
