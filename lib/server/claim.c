@@ -95,7 +95,8 @@ static void keep(tnl_claims *c, tnl_claim *claim, uint64_t until)
     tnl_list_add_tail(&c->kept, &claim->kept);
     tnl_list_add_tail(&claim->owner->kept, &claim->of_owner);
     c->kept_count++;
-    if (++claim->owner->kept_count > TNL_CLAIMS_KEPT_ACCOUNT)
+    size_t most = claim->awaited_until ? TNL_CLAIMS_BACK_ACCOUNT : TNL_CLAIMS_KEPT_ACCOUNT;
+    if (++claim->owner->kept_count > most)
         claim_free(c, TNL_CONTAINER(tnl_list_first(&claim->owner->kept), tnl_claim, of_owner));
     else if (c->kept_count > TNL_CLAIMS_KEPT)
         claim_free(c, TNL_CONTAINER(tnl_list_first(&c->kept), tnl_claim, kept));

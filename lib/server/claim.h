@@ -16,13 +16,17 @@
  * under it, and is kept for its account for a while after that. With a file it outlives the server.
  *
  * Bounded: claims that are only kept are at most TNL_CLAIMS_KEPT, and TNL_CLAIMS_KEPT_ACCOUNT of
- * one account; the oldest go.
+ * one account (TNL_CLAIMS_BACK_ACCOUNT after a restart); the oldest go.
  */
 struct tnl_server;
 struct tnl_tunnel;
 typedef struct tnl_claim tnl_claim;
 
-enum { TNL_CLAIMS_KEPT = 16384, TNL_CLAIMS_KEPT_ACCOUNT = 1024 };
+enum {
+    TNL_CLAIMS_KEPT = 16384,
+    TNL_CLAIMS_KEPT_ACCOUNT = 1024,
+    TNL_CLAIMS_BACK_ACCOUNT = 8192, /* after a restart: what was in use then */
+};
 
 typedef struct tnl_claims {
     tnl_map by_key;

@@ -636,6 +636,26 @@ static void what_is_kept_is_bounded(void **state)
     tnl_claims_free(&c);
 }
 
+/* What many clients of one account had when the server was restarted waits for them all. */
+static void what_was_in_use_waits_for_many(void **state)
+{
+    (void)state;
+    char key[64];
+    tnl_claims c = {.kept_count = 0};
+    tnl_claims_init(&c, 1);
+    for (unsigned i = 0; i < TNL_CLAIMS_BACK_ACCOUNT + 1; i++) {
+        snprintf(key, sizeof(key), "name:n%u", i);
+        assert_int_equal(tnl_claims_restore(&c, key, "one", 1000, 1000), 0);
+    }
+    assert_int_equal(c.kept_count, TNL_CLAIMS_BACK_ACCOUNT);
+    assert_false(has(&c, "name:n0"));
+    /* That is no leave to keep more than others do. */
+    assert_int_equal(tnl_claims_restore(&c, "name:left", "one", 1000, 0), 0);
+    assert_int_equal(c.kept_count, TNL_CLAIMS_BACK_ACCOUNT);
+    assert_false(has(&c, "name:n1"));
+    tnl_claims_free(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -656,6 +676,7 @@ int main(void)
         cmocka_unit_test(one_that_does_not_read_loses_what_it_takes_again),
         cmocka_unit_test(who_is_known_may_return_to_a_full_server),
         cmocka_unit_test(what_is_kept_is_bounded),
+        cmocka_unit_test(what_was_in_use_waits_for_many),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
