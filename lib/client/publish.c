@@ -79,11 +79,13 @@ static int on_published(tnl_relation *r, const uint8_t *p, size_t n)
         return 0;
     if (m.name.n >= sizeof(t->spec.name))
         return TUNNEL_E_PROTOCOL;
-    /* A name or port of the server's choice is asked for again after a reconnect. */
-    if (!t->spec.domain[0] && !t->spec.path_id[0])
+    /* A name or port of the server's choice is asked for again after a reconnect. What was asked
+     * for stays, whatever this server makes of it: the next one is asked for the same. */
+    if (t->any) {
         snprintf(t->spec.name, sizeof(t->spec.name), "%.*s", (int)m.name.n,
                  m.name.n ? m.name.p : "");
-    t->spec.port = (uint16_t)m.port;
+        t->spec.port = (uint16_t)m.port;
+    }
     t->published = r->number;
     t->was_published = true;
     t->home = r->server;

@@ -53,7 +53,7 @@ static int on_publish(fake_server *s, const uint8_t *p, size_t n)
         fake_server_publish_failed(s, m.tunnel, s->publish_error, s->publish_text);
         return 0;
     }
-    const char *name = s->last_name[0] ? s->last_name : s->chosen;
+    const char *name = s->last_name[0] && !s->chooses ? s->last_name : s->chosen;
     snprintf(url, sizeof(url), "http://%s.test", name);
     tnl_published reply = {.tunnel = m.tunnel, .name = tnl_str_of(name), .url = tnl_str_of(url)};
     if (tnl_str_eq(m.kind, "tcp") || tnl_str_eq(m.kind, "udp")) {
@@ -97,10 +97,8 @@ static void on_datagram(void *user, const tnl_datagram *d)
     s->last_flow = d->flow;
 }
 
-static const tnl_session_events session_events = {.open = on_open,
-                                                  .control = on_control,
-                                                  .datagram = on_datagram,
-                                                  .closed = on_session_closed};
+static const tnl_session_events session_events = {
+    .open = on_open, .control = on_control, .datagram = on_datagram, .closed = on_session_closed};
 
 /* --- link ------------------------------------------------------------------------------------- */
 

@@ -27,6 +27,7 @@ typedef struct fake_server {
     bool ignore_publish;
     const char *chosen; /* the name for those who ask for none */
     uint16_t chosen_port;
+    bool chooses; /* that name for all others, too */
     /* what is there */
     tnl_conn *conn; /* its head is being read */
     size_t head_n;

@@ -221,6 +221,22 @@ static void a_name_taken_elsewhere_is_not_lost(void **state)
     servers_rig_close(&r);
 }
 
+/* What one server makes of a name is not what the next one is asked for. */
+static void a_name_that_was_asked_for_stays(void **state)
+{
+    (void)state;
+    servers_rig r;
+    servers_rig_open(&r, &memory.live);
+    r.servers[A].chooses = true;
+    r.servers[A].chosen = "evil";
+    servers_rig_live(&r);
+    assert_string_equal(r.servers[A].last_name, "demo");
+    fake_server_end_session(&r.servers[A], TUNNEL_E_GONE, "");
+    UNTIL(&r.l, r.count[TUNNEL_EVENT_PUBLISHED] == 2);
+    assert_string_equal(r.servers[B].last_name, "demo");
+    servers_rig_close(&r);
+}
+
 static void patience_is_given_to_whom_asks_for_it(void **state)
 {
     (void)state;
@@ -623,6 +639,7 @@ int main(void)
         cmocka_unit_test(moves_that_lead_nowhere_become_slow),
         cmocka_unit_test(one_that_refuses_a_new_link_is_left),
         cmocka_unit_test(a_name_taken_elsewhere_is_not_lost),
+        cmocka_unit_test(a_name_that_was_asked_for_stays),
         cmocka_unit_test(patience_is_given_to_whom_asks_for_it),
         cmocka_unit_test(others_are_tried_meanwhile),
         cmocka_unit_test(a_server_that_is_dead_does_not_hold_us),
