@@ -98,6 +98,11 @@ static void show_json(const app *a, const tunnel_event *e, const published_name 
         json_text(&j, "server", server_of(a, e));
         json_ms(&j, "duration_ms", tunnel_event_duration_us(e));
         break;
+    case TUNNEL_EVENT_FAILED:
+        if (*tunnel_event_host(e))
+            json_text(&j, "server", server_of(a, e));
+        json_error(&j, e);
+        break;
     case TUNNEL_EVENT_CONNECTING:
     case TUNNEL_EVENT_CONNECTED:
     case TUNNEL_EVENT_DRAINING:
@@ -196,9 +201,12 @@ static void show_retrying(app *a, const tunnel_event *e)
     bool hint = plain && !a->connected &&
                 (tunnel_event_error(e) == TUNNEL_E_EOF || wants_tls(tunnel_event_text(e)));
     a->lost = true;
-    fprintf(stderr, "no tunnel through %s: %s%s (%s in %.1f s)\n", server, tunnel_event_text(e),
+    char when[32] = "at once";
+    if (tunnel_event_delay_ms(e) >= 50)
+        snprintf(when, sizeof(when), "in %.1f s", (double)tunnel_event_delay_ms(e) / 1000.0);
+    fprintf(stderr, "no tunnel through %s: %s%s (%s %s)\n", server, tunnel_event_text(e),
             hint ? "; should it be wss:// instead?" : "", several ? "next attempt" : "trying again",
-            (double)tunnel_event_delay_ms(e) / 1000.0);
+            when);
 }
 
 /* Pings go all the time: what has hardly changed is no news. */
@@ -318,8 +326,9 @@ static void on_failed(app *a, const tunnel_event *e, published_name *which)
     if (which)
         which->id = 0;
     bool last = !tunnel_event_tunnel(e) || !any_published(a);
-    snprintf(a->line, sizeof(a->line), "%s%s%s%s%s: %s%s%s", label, *label ? " (" : "",
-             several ? which->what : "",
+    bool from = !tunnel_event_tunnel(e) && a->settings->servers.count > 1 && *server_of(a, e);
+    snprintf(a->line, sizeof(a->line), "%s%s%s%s%s%s%s: %s%s%s", from ? server_of(a, e) : "",
+             from ? ": " : "", label, *label ? " (" : "", several ? which->what : "",
              *label    ? "): "
              : several ? ": "
                        : "",

@@ -26,7 +26,8 @@ typedef enum tunnel_event_type {
     TUNNEL_EVENT_PUBLISHED =
         4, /* tunnel, url: visitors can come now (again after each reconnect) */
     TUNNEL_EVENT_FAILED =
-        5, /* error, text: final; tunnel: the one that failed, 0: the client as a whole */
+        5, /* error, text: final; tunnel: the one that failed, 0: the client as a whole; then host:
+              the server that said so last */
     TUNNEL_EVENT_REQUEST =
         6, /* tunnel, method, path, status, duration_us, bytes_in, bytes_out, visitor */
     TUNNEL_EVENT_DRAINING = 7,   /* the server is about to go; text. From a server: it is draining

@@ -43,11 +43,12 @@ bool tnl_client_active(const tnl_client *c)
     return c->state == TNL_CLIENT_RUNNING || c->state == TNL_CLIENT_DRAINING;
 }
 
-void tnl_client_give_up(tnl_client *c, int error, const char *text)
+void tnl_client_give_up(tnl_client *c, size_t server, int error, const char *text)
 {
     tunnel_event e = {.type = TUNNEL_EVENT_FAILED,
                       .error = error,
-                      .text = text && text[0] ? text : tunnel_strerror(error)};
+                      .text = text && text[0] ? text : tunnel_strerror(error),
+                      .host = c->servers[server].address};
     tnl_client_set_state(c, TNL_CLIENT_FAILED);
     tnl_attempt_stop(c);
     for (tnl_list *n = c->relations.next; n != &c->relations; n = n->next)

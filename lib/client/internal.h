@@ -161,8 +161,8 @@ void tnl_client_set_state(tnl_client *c, tnl_client_state state);
 /* Whether it still wants to be connected. */
 bool tnl_client_active(const tnl_client *c);
 void tnl_client_tell(tnl_client *c, const tunnel_event *e);
-/* Nothing can be done about it any more. */
-void tnl_client_give_up(tnl_client *c, int error, const char *text);
+/* Nothing can be done about it any more. server: who said so. */
+void tnl_client_give_up(tnl_client *c, size_t server, int error, const char *text);
 void tnl_client_maybe_closed(tnl_client *c);
 void tnl_client_drop_tunnel(tnl_client *c, tnl_client_tunnel *t);
 /* The machine was asleep: nothing that was true before needs to be true now. user: the client. */

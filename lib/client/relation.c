@@ -200,7 +200,7 @@ static void lost_for_good(tnl_client *c, const tnl_relation *r, int error, const
         return;
     /* Final, so that two that are one never fight. */
     if (error == TUNNEL_E_REPLACED && c->state == TNL_CLIENT_RUNNING) {
-        tnl_client_give_up(c, error, detail);
+        tnl_client_give_up(c, r->server, error, detail);
         return;
     }
     bool again = tnl_servers_over(c, r);

@@ -182,7 +182,7 @@ void tnl_servers_failed(tnl_client *c, size_t server, int error, const char *det
     if (refuses(s, error) && !(r && r->link)) {
         s->refused = true;
         if (all_refuse(c) || c->state == TNL_CLIENT_DRAINING) {
-            tnl_client_give_up(c, error, detail);
+            tnl_client_give_up(c, server, error, detail);
             return;
         }
         if (home_only(c)) {

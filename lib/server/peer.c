@@ -258,8 +258,10 @@ static int on_handshake(void *user, tnl_link *l, const tnl_frame *f)
         return TUNNEL_E_PROTOCOL;
     if (hello.version_min > TNL_PROTOCOL_VERSION || hello.version_max < TNL_PROTOCOL_VERSION)
         return TUNNEL_E_VERSION;
-    if (p->server->drain)
-        return TUNNEL_E_GONE; /* a session that begins now would have to move at once */
+    if (p->server->drain) { /* a session that begins now would have to move at once */
+        tnl_link_close(l, TUNNEL_E_GONE, "the server is about to stop");
+        return 0;
+    }
     memcpy(p->instance, hello.instance, sizeof(p->instance));
     p->force = hello.force;
     if (!has_room(p))

@@ -475,7 +475,7 @@ def test_a_line_says_what_is_being_done(start, app):
     client = start.client(server, app)
     server.proc.stop()
     said = client.proc.wait_line("no tunnel through", kind="err").string
-    assert server.link in said and re.search(r"\(trying again in \d+\.\d s\)$", said)
+    assert server.link in said and re.search(r"\(trying again (in \d+\.\d s|at once)\)$", said)
     start.server(port=server.port, token=server.token)
     client.proc.wait_line("^connected again$", kind="err")
 

@@ -77,7 +77,9 @@ def test_refused_by_all(start, app):
     a, b = start.server(), start.server()
     client = start.client(a, app, token="nobody's", link=link(a, b), wait=False)
     assert client.proc.wait(HANG) == 1
-    assert "token" in client.proc.text("err")
+    first, last = client.proc.text("err").splitlines()
+    assert first.startswith(f"no tunnel through {a.link}: AUTH_FAILED")
+    assert last.startswith(f"tunnel-client: {b.link}: AUTH_FAILED: the token")
 
 
 def test_streams_live_when_the_network_was_away(start, app):

@@ -288,7 +288,7 @@ static void link_closed(void *user, tnl_link *l, int error, int http_status, con
     (void)l;
     (void)error;
     (void)http_status;
-    (void)detail;
+    snprintf(s->why, sizeof(s->why), "%s", detail ? detail : "");
     s->link = NULL;
     s->failed = !s->session;
 }

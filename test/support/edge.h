@@ -71,7 +71,8 @@ struct test_service {
     tnl_session *session; /* NULL once closed */
     const char *authorization;
     tnl_hello hello;
-    bool failed; /* the link ended before there was a session */
+    bool failed;   /* the link ended before there was a session */
+    char why[300]; /* the link has ended: what was said about it */
     unsigned published;
     unsigned refused;
     int code;       /* of the last PUBLISH_FAILED */

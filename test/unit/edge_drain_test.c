@@ -186,6 +186,7 @@ static void no_session_begins(void **state)
     test_service_start(&late, &e, "secret", SECOND);
     UNTIL(&e.l, late.failed);
     assert_null(late.session);
+    assert_string_equal(late.why, "the server is about to stop");
     test_service_close(&late);
     /* Not even the one that it would have replaced has noticed. */
     test_service_start(&late, &e, "secret", 1);
