@@ -136,6 +136,9 @@ def test_with_one_server_it_waits_for_the_next(start, app):
     again = start.server(token=server.token, port=server.port)
     eventually(lambda: serves(again), "it is back", timeout=20)
     assert client.proc.alive()
+    # It has not said that there was none while visitors were served.
+    said = client.proc.text("err").splitlines()
+    assert said[0].startswith("draining: ") and said[1].startswith("no new tunnel through ")
 
 
 class Balancer(threading.Thread):
