@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from harness import SANITIZED, eventually, ws
+from harness import HANG, SANITIZED, eventually, ws
 from harness.net import Listener, dial, free_port, tls_trusting
 from harness.proxy import ConnectProxy
 from harness.stack import app_bytes, need, sha256
@@ -49,7 +49,9 @@ class Watch(Listener):
         self.behind = port
         self.odd = odd
         self.ways = []
-        self.frozen = False
+        self.frozen = False  # new connections are turned away
+        self.gate = threading.Event()  # or wait for this
+        self.gate.set()
         super().__init__(self._serve)
 
     def of(self, kind, is_open=False):
@@ -89,6 +91,7 @@ class Watch(Listener):
         back.join()
 
     def _serve(self, conn):
+        self.gate.wait(HANG)
         if self.frozen:
             return
         with socket.create_connection(("127.0.0.1", self.behind)) as out:
@@ -494,9 +497,12 @@ def test_a_lane_is_cut_and_the_link_lives(plain):
             read_until(conn, lambda: any(w.up > 100000 for w in plain.watch.of("lane", True)),
                        "a lane carries it")
             seen = plain.watch.bulk("link")
+            # The next lane would come at once.
+            plain.watch.gate.clear()
             plain.watch.of("lane", True)[0].cut()
             read_until(conn, lambda before=seen: plain.watch.bulk("link") > before + 100000,
                        "the link carries it")
+            plain.watch.gate.set()
             assert plain.server.status("/hello") == 200
     plain.is_well()
 
