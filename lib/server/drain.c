@@ -61,6 +61,19 @@ static void over(tnl_server *s)
     tnl_server_close(s, NULL, NULL);
 }
 
+/* Who is cut is told of, so that the time can be made longer. */
+static void out_of_time(tnl_server *s)
+{
+    char text[120];
+    bool one = s->visitor_count == 1;
+    snprintf(text, sizeof(text), "the time to finish is over: %zu visitor%s %s cut",
+             s->visitor_count, one ? "" : "s", one ? "is" : "are");
+    tunnel_event e = {.type = TUNNEL_EVENT_WARNING, .error = TUNNEL_E_TIMEOUT, .text = text};
+    tnl_server_tell(s, &e);
+    if (!s->closing) /* by whoever was told */
+        over(s);
+}
+
 static void on_timer(void *user)
 {
     tnl_server *s = user;
@@ -68,6 +81,8 @@ static void on_timer(void *user)
         return;
     if (s->drain == TNL_DRAIN_MOVE)
         begin_finish(s);
+    else if (s->visitor_count)
+        out_of_time(s);
     else
         over(s);
 }

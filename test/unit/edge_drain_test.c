@@ -168,6 +168,8 @@ static void patience_ends(void **state)
             tnl_server_close(e.server, on_closed, &other);
         UNTIL(&e.l, test_guest_ended(&g) || g.reset);
         test_guest_free(&g);
+        UNTIL(&e.l, end.closes);
+        assert_int_equal(e.events[TUNNEL_EVENT_WARNING], !by_close); /* that somebody was cut */
         close_edge(&e, &end, &s);
         assert_int_equal(other.closes, 0);
     }
