@@ -63,7 +63,7 @@ static const char *why_of(int error)
 /* Opens it, if it is a file, and nobody else's. 0 or an errno; ENOENT: there is none yet. */
 static int open_file(tnl_server *s, char *detail, size_t size)
 {
-    struct stat st;
+    struct stat st = {.st_mode = 0};
     const char *path = s->config.state_file;
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
