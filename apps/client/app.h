@@ -16,7 +16,6 @@ typedef struct app {
     tunnel_client *client;
     unsigned open;          /* clients that are not closed yet */
     bool lost;              /* a retry was told, so that coming back is told too */
-    bool moving;            /* the server is about to stop; until there is a new session */
     bool connected;         /* it was, once */
     uint64_t round_trip_us; /* that was told last; 0: none yet */
     bool draining;          /* a signal has asked for the end */

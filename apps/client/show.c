@@ -205,8 +205,8 @@ static void show_retrying(app *a, const tunnel_event *e)
     if (tunnel_event_delay_ms(e) >= 50)
         snprintf(when, sizeof(when), "in %.1f s", (double)tunnel_event_delay_ms(e) / 1000.0);
     /* What is published goes on at a server that stops, for a while. */
-    fprintf(stderr, "no %stunnel through %s: %s%s (%s %s)\n", a->moving ? "new " : "", server,
-            tunnel_event_text(e), hint ? "; should it be wss:// instead?" : "",
+    fprintf(stderr, "no %stunnel through %s: %s%s (%s %s)\n", tunnel_event_served(e) ? "new " : "",
+            server, tunnel_event_text(e), hint ? "; should it be wss:// instead?" : "",
             several ? "next attempt" : "trying again", when);
 }
 
@@ -220,9 +220,8 @@ static void show_round_trip(app *a, const tunnel_event *e)
     fprintf(stderr, "round trip %.1f ms\n", (double)us / 1000.0);
 }
 
-static void show_server_draining(app *a, const tunnel_event *e)
+static void show_server_draining(const app *a, const tunnel_event *e)
 {
-    a->moving = true;
     bool several = a->settings->servers.count > 1;
     fprintf(stderr, "draining: %s%s%s; what is under way there goes on\n",
             several ? server_of(a, e) : "", several ? ": " : "", tunnel_event_text(e));
@@ -350,7 +349,6 @@ void on_client_event(void *user, const tunnel_event *e)
                 type == TUNNEL_EVENT_ROUND_TRIP;
     if (type == TUNNEL_EVENT_CONNECTED) {
         a->connected = true;
-        a->moving = false;
         a->round_trip_us = 0;
     }
     if (tunnel_event_tunnel(e) && !name && type != TUNNEL_EVENT_FAILED)

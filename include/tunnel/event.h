@@ -22,12 +22,12 @@ typedef enum tunnel_event_type {
     TUNNEL_EVENT_CONNECTING = 1, /* text: the server's address */
     TUNNEL_EVENT_CONNECTED = 2,  /* a session is up; text: the server's address */
     TUNNEL_EVENT_RETRYING = 3,   /* error, text: why; host: which server it was; delay_ms: how long
-                                    until the next attempt, which may be with another one */
+                                    until the next attempt, which may be with another one;
+                                    served: whether visitors are served meanwhile */
     TUNNEL_EVENT_PUBLISHED =
-        4, /* tunnel, url: visitors can come now (again after each reconnect) */
-    TUNNEL_EVENT_FAILED =
-        5, /* error, text: final; tunnel: the one that failed, 0: the client as a whole; then host:
-              the server that said so last */
+        4,                   /* tunnel, url: visitors can come now (again after each reconnect) */
+    TUNNEL_EVENT_FAILED = 5, /* error, text: final; tunnel: the one that failed, 0: the client as a
+                                whole; then host: the server that said so last */
     TUNNEL_EVENT_REQUEST =
         6, /* tunnel, method, path, status, duration_us, bytes_in, bytes_out, visitor */
     TUNNEL_EVENT_DRAINING = 7,   /* the server is about to go; text. From a server: it is draining
@@ -78,6 +78,7 @@ tunnel_event_bytes_in(const tunnel_event *e); /* body bytes from the visitor */
 TUNNEL_EXPORT uint64_t
 tunnel_event_bytes_out(const tunnel_event *e); /* body bytes to the visitor */
 TUNNEL_EXPORT uint64_t tunnel_event_delay_ms(const tunnel_event *e);
+TUNNEL_EXPORT int tunnel_event_served(const tunnel_event *e); /* 1 or 0 */
 
 /* "connecting", "published", ... for logs. Static string, never NULL. Any thread. */
 TUNNEL_EXPORT const char *tunnel_event_name(tunnel_event_type type);

@@ -81,6 +81,11 @@ uint64_t tunnel_event_delay_ms(const tunnel_event *e)
     return e->delay_ms;
 }
 
+int tunnel_event_served(const tunnel_event *e)
+{
+    return e->served;
+}
+
 const char *tunnel_event_name(tunnel_event_type type)
 {
     switch (type) {

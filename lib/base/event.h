@@ -2,6 +2,8 @@
 #ifndef TNL_BASE_EVENT_H
 #define TNL_BASE_EVENT_H
 
+#include <stdbool.h>
+
 #include "tunnel/event.h"
 
 /* What a public event handle points to. Strings may be NULL (read as ""); they are escaped for
@@ -22,6 +24,7 @@ struct tunnel_event {
     uint64_t bytes_in;
     uint64_t bytes_out;
     uint64_t delay_ms;
+    bool served;
 };
 
 #endif

@@ -163,7 +163,8 @@ static void retry(tnl_client *c, size_t failed, int error, const char *detail, s
                       .error = error,
                       .text = detail && detail[0] ? detail : tunnel_strerror(error),
                       .host = c->servers[failed].address,
-                      .delay_ms = wait};
+                      .delay_ms = wait,
+                      .served = c->current && c->current->link};
     tnl_attempt_start(c, next, wait);
     tnl_client_tell(c, &e);
 }

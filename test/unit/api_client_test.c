@@ -256,6 +256,7 @@ static void events_have_defaults(void **state)
     assert_int_equal(tunnel_event_get_type(&e), TUNNEL_EVENT_REQUEST);
     assert_int_equal(tunnel_event_status(&e), 7);
     assert_int_equal(tunnel_event_delay_ms(&e), 8);
+    assert_int_equal(tunnel_event_served(&e), 0);
     assert_string_equal(tunnel_event_text(&e), "");
     assert_string_equal(tunnel_event_url(&e), "");
     assert_string_equal(tunnel_event_account(&e), "");
